@@ -1,0 +1,2 @@
+//! Arguments, start control and shards, wait for the signal; nothing else.
+fn main() {}

@@ -1,0 +1,68 @@
+//! What one shard hands to another: a fixed-size slot of a bounded queue, filled and read in place.
+
+use std::time::Instant;
+
+use crate::id::ProducerId;
+use crate::wire::MAX_DATAGRAM;
+use crate::wire::seq::SeqNo;
+
+/// One slot. Large on purpose: it lives in a queue that was allocated once, and is never moved.
+pub struct Parcel {
+    /// What it is.
+    pub note: Note,
+    /// How many of `bytes` are used; 0 for notes without a packet.
+    pub len: u16,
+    /// The opened packet: header and payload, no tag.
+    pub bytes: [u8; MAX_DATAGRAM],
+}
+
+/// The kinds of parcels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// An empty slot.
+    Empty,
+    /// An RTP packet of a lent producer, in `bytes`.
+    Media {
+        /// Whose.
+        producer: ProducerId,
+        /// Index of the encoding.
+        encoding: u8,
+        /// Extended sequence number.
+        seq: SeqNo,
+        /// When it reached the machine.
+        received_at: Instant,
+    },
+    /// A sender report of a lent producer, so that replicas keep its clock.
+    SenderReport {
+        /// Whose.
+        producer: ProducerId,
+        /// Index of the encoding.
+        encoding: u8,
+        /// 64-bit NTP timestamp.
+        ntp: u64,
+        /// The RTP timestamp of the same moment.
+        rtp: u32,
+        /// When the report reached the machine.
+        received_at: Instant,
+    },
+    /// Back to the home shard: a replica wants a key frame.
+    KeyFrameWish {
+        /// Whose.
+        producer: ProducerId,
+        /// Index of the encoding.
+        encoding: u8,
+    },
+}
+
+impl Default for Parcel {
+    fn default() -> Self {
+        Self { note: Note::Empty, len: 0, bytes: [0; MAX_DATAGRAM] }
+    }
+}
+
+impl Parcel {
+    /// The packet.
+    pub fn packet(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len).min(MAX_DATAGRAM)]
+    }
+}

@@ -1,0 +1,43 @@
+//! How control and a shard talk: commands in, events out, nothing shared.
+//!
+//! Control holds one [`Mailbox`] per shard. Sending never blocks: commands go through a channel, and an
+//! eventfd wakes the shard where it waits for packets. Events come back through one channel for all shards.
+
+pub use crate::id::ShardId;
+pub use crate::room::spec::*;
+pub use crate::transport::{CloseReason, dtls, ice};
+
+/// A shard's event, and whose it is.
+pub type ShardEvent = (ShardId, Event);
+
+/// Control's end of one shard.
+pub struct Mailbox {
+    /// Which shard.
+    pub shard: ShardId,
+    /// The core it is pinned to, if pinning worked.
+    pub core: Option<usize>,
+    /// The UDP port that carries all of its peers.
+    pub port: u16,
+    commands: std::sync::mpsc::Sender<Command>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Mailbox {
+    /// A mailbox that puts commands into `commands` and calls `wake` behind each.
+    pub fn new(
+        shard: ShardId,
+        core: Option<usize>,
+        port: u16,
+        commands: std::sync::mpsc::Sender<Command>,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self { shard, core, port, commands, wake }
+    }
+
+    /// Sends one command. `false` if the shard is gone.
+    pub fn send(&self, command: Command) -> bool {
+        let sent = self.commands.send(command).is_ok();
+        (self.wake)();
+        sent
+    }
+}

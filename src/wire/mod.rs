@@ -1,0 +1,28 @@
+//! Bytes to views: every format that arrives over UDP.
+//!
+//! A view is made by one `new_checked`, after which every getter is total; nothing here allocates,
+//! keeps state between packets or knows what a peer is. Bad input is [`Malformed`] and nothing more:
+//! whoever asked counts the drop and knows the reason from where it asked.
+
+pub mod av1;
+pub mod demux;
+pub mod extension;
+pub mod h264;
+pub mod rtcp;
+pub mod rtp;
+pub mod seq;
+pub mod stun;
+pub mod vp8;
+pub mod vp9;
+
+/// The bytes are not what they claim to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed packet")]
+pub struct Malformed;
+
+/// What every parser here returns.
+pub type Result<T> = core::result::Result<T, Malformed>;
+
+/// Largest datagram that is received or sent, in bytes: an Ethernet frame's payload. WebRTC senders
+/// stay below 1,280; what is longer is dropped and counted.
+pub const MAX_DATAGRAM: usize = 1500;
