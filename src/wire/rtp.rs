@@ -33,15 +33,57 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads and checks the header of `packet`.
+    /// Reads and checks the header of `packet`: version 2, CSRCs and extension block inside.
     pub fn parse(packet: &[u8]) -> Result<Self> {
-        let _ = packet;
-        Err(Malformed)
+        let Some((fixed, rest)) = packet.split_first_chunk::<FIXED_HEADER_LEN>() else {
+            return Err(Malformed);
+        };
+        let csrcs = usize::from(fixed[0] & 0x0f) * 4;
+        let has_extension = fixed[0] & 0x10 != 0;
+        if fixed[0] >> 6 != 2 || rest.len() < csrcs || packet.len() > usize::from(u16::MAX) {
+            return Err(Malformed);
+        }
+        let mut len = FIXED_HEADER_LEN + csrcs;
+        let (mut extension_profile, mut extension_start) = (None, len);
+        if has_extension {
+            let Some((&[p0, p1, l0, l1], elements)) = rest[csrcs..].split_first_chunk() else {
+                return Err(Malformed);
+            };
+            let elements_len = usize::from(u16::from_be_bytes([l0, l1])) * 4;
+            if elements.len() < elements_len {
+                return Err(Malformed);
+            }
+            extension_profile = Some(u16::from_be_bytes([p0, p1]));
+            extension_start = len + 4;
+            len = extension_start + elements_len;
+        }
+        Ok(Self {
+            padding: fixed[0] & 0x20 != 0,
+            marker: fixed[1] & 0x80 != 0,
+            payload_type: PayloadType(fixed[1] & 0x7f),
+            sequence: u16::from_be_bytes([fixed[2], fixed[3]]),
+            timestamp: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
+            ssrc: Ssrc(u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]])),
+            extension_profile,
+            extension_start: extension_start as u16,
+            len: len as u16,
+        })
     }
 
     /// The payload of `packet` without padding; [`Malformed`] if the padding count lies.
+    ///
+    /// `packet` is the one that was parsed, decrypted and without its authentication tag.
     pub fn payload<'a>(&self, packet: &'a [u8]) -> Result<&'a [u8]> {
-        let _ = packet;
-        Err(Malformed)
+        let payload = packet.get(usize::from(self.len)..).ok_or(Malformed)?;
+        if !self.padding {
+            return Ok(payload);
+        }
+        // RFC 3550 §5.1: the last octet counts the padding, itself included.
+        match payload.last() {
+            Some(&count) if count != 0 && usize::from(count) <= payload.len() => {
+                Ok(&payload[..payload.len() - usize::from(count)])
+            }
+            _ => Err(Malformed),
+        }
     }
 }
