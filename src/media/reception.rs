@@ -1,0 +1,171 @@
+//! Reception statistics of one incoming stream (RFC 3550 §6.4.1, appendix A.3 and A.8).
+
+use std::time::{Duration, Instant};
+
+use crate::media::clock::ntp_middle;
+use crate::wire::seq::SeqNo;
+
+/// What a report block says about a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    /// Share of packets lost since the last report, in 1/256.
+    pub fraction_lost: u8,
+    /// Packets lost since the beginning, clamped to signed 24 bits; duplicates can make it negative.
+    pub cumulative_lost: i32,
+    /// Extended highest sequence number.
+    pub highest: u32,
+    /// Interarrival jitter, in timestamp units.
+    pub jitter: u32,
+    /// Middle of the last sender report's NTP timestamp; 0 without one.
+    pub last_sr: u32,
+    /// Time since that report, in 1/65536 s.
+    pub delay_since_last_sr: u32,
+}
+
+/// Counts one SSRC's packets.
+#[derive(Debug)]
+pub struct Reception {
+    clock_rate: u32,
+    first: Option<SeqNo>,
+    highest: SeqNo,
+    received: u64,
+    expected_before: u64,
+    received_before: u64,
+    /// Sixteen times the jitter, in timestamp units (RFC 3550 appendix A.8).
+    jitter_q4: u64,
+    last_transit: Option<i64>,
+    epoch: Option<Instant>,
+    last_arrival: Option<Instant>,
+    last_sr: Option<(u32, Instant)>,
+}
+
+impl Reception {
+    /// Statistics of a stream whose timestamps count `clock_rate` units per second.
+    pub fn new(clock_rate: u32) -> Self {
+        Self {
+            clock_rate,
+            first: None,
+            highest: SeqNo(0),
+            received: 0,
+            expected_before: 0,
+            received_before: 0,
+            jitter_q4: 0,
+            last_transit: None,
+            epoch: None,
+            last_arrival: None,
+            last_sr: None,
+        }
+    }
+
+    /// Counts one packet.
+    pub fn packet(&mut self, seq: SeqNo, timestamp: u32, arrival: Instant) {
+        self.first.get_or_insert(seq);
+        self.highest = self.highest.max(seq);
+        self.received += 1;
+        self.last_arrival = Some(arrival);
+        let epoch = *self.epoch.get_or_insert(arrival);
+        let elapsed = arrival.saturating_duration_since(epoch);
+        let units = (elapsed.as_nanos() * u128::from(self.clock_rate) / 1_000_000_000) as u32;
+        let transit = i64::from(units.wrapping_sub(timestamp) as i32);
+        if let Some(last) = self.last_transit {
+            let difference = (transit - last).unsigned_abs().min(u64::from(u32::MAX));
+            self.jitter_q4 = self.jitter_q4 + difference - ((self.jitter_q4 + 8) >> 4);
+        }
+        self.last_transit = Some(transit);
+    }
+
+    /// Remembers a sender report's NTP timestamp for LSR and DLSR.
+    pub fn sender_report(&mut self, ntp: u64, arrival: Instant) {
+        self.last_sr = Some((ntp_middle(ntp), arrival));
+    }
+
+    /// Whether a packet arrived within `window` before `now`.
+    pub fn is_active(&self, now: Instant, window: Duration) -> bool {
+        self.last_arrival.is_some_and(|last| now.saturating_duration_since(last) < window)
+    }
+
+    /// The statistics since the last call; `None` before the first packet.
+    pub fn report(&mut self, now: Instant) -> Option<Statistics> {
+        let expected = self.highest.0 - self.first?.0 + 1;
+        let expected_since = expected - self.expected_before;
+        let received_since = self.received - self.received_before;
+        (self.expected_before, self.received_before) = (expected, self.received);
+        let lost_since = expected_since.saturating_sub(received_since);
+        let fraction_lost = (lost_since * 256).checked_div(expected_since).unwrap_or(0).min(255);
+        let lost = expected as i64 - self.received as i64;
+        let (last_sr, delay_since_last_sr) = self.last_sr.map_or((0, 0), |(middle, arrival)| {
+            let delay = now.saturating_duration_since(arrival);
+            (middle, (delay.as_nanos() * 65_536 / 1_000_000_000).min(u128::from(u32::MAX)) as u32)
+        });
+        Some(Statistics {
+            fraction_lost: fraction_lost as u8,
+            cumulative_lost: lost.clamp(-0x80_0000, 0x7f_ffff) as i32,
+            highest: self.highest.0 as u32,
+            jitter: (self.jitter_q4 >> 4) as u32,
+            last_sr,
+            delay_since_last_sr,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(start: Instant, millis: u64) -> Instant {
+        start + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_steady_stream_has_no_loss_and_no_jitter() {
+        let (start, mut reception) = (Instant::now(), Reception::new(48_000));
+        for i in 0..100u64 {
+            reception.packet(SeqNo(65_500 + i), (i * 960) as u32, at(start, i * 20));
+        }
+        let report = reception.report(at(start, 2000)).expect("packets came");
+        assert_eq!((report.fraction_lost, report.cumulative_lost, report.jitter), (0, 0, 0));
+        assert_eq!(report.highest, 65_599);
+    }
+
+    #[test]
+    fn loss_is_told_since_the_last_report_and_in_total() {
+        let (start, mut reception) = (Instant::now(), Reception::new(90_000));
+        for i in (0..100).filter(|i| i % 4 != 3) {
+            reception.packet(SeqNo(i), 0, start);
+        }
+        reception.packet(SeqNo(99), 0, start);
+        let first = reception.report(start).expect("packets came");
+        assert_eq!((first.cumulative_lost, first.fraction_lost), (24, 61), "24/100 of 256");
+        for i in 100..200 {
+            reception.packet(SeqNo(i), 0, start);
+        }
+        let second = reception.report(start).expect("packets came");
+        assert_eq!((second.cumulative_lost, second.fraction_lost), (24, 0));
+    }
+
+    #[test]
+    fn duplicates_make_the_total_negative_not_huge() {
+        let (start, mut reception) = (Instant::now(), Reception::new(90_000));
+        (0..5).for_each(|_| reception.packet(SeqNo(7), 0, start));
+        let report = reception.report(start).expect("packets came");
+        assert_eq!((report.cumulative_lost, report.fraction_lost), (-4, 0));
+    }
+
+    #[test]
+    fn jitter_follows_appendix_a8() {
+        let (start, mut reception) = (Instant::now(), Reception::new(1000));
+        // One packet 16 ms late: D = 16, J = 16/16 = 1.
+        reception.packet(SeqNo(0), 0, start);
+        reception.packet(SeqNo(1), 20, at(start, 36));
+        assert_eq!(reception.report(start).expect("packets came").jitter, 1);
+    }
+
+    #[test]
+    fn the_last_sender_report_is_echoed() {
+        let (start, mut reception) = (Instant::now(), Reception::new(90_000));
+        reception.packet(SeqNo(0), 0, start);
+        reception.sender_report(0x1234_5678_9abc_def0, start);
+        let report = reception.report(at(start, 500)).expect("packets came");
+        assert_eq!((report.last_sr, report.delay_since_last_sr), (0x5678_9abc, 32_768));
+    }
+}
