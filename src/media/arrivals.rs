@@ -18,11 +18,11 @@ pub struct Arrivals {
     base: Option<SeqNo>,
     highest: SeqNo,
     /// Slot `seq % WINDOW`: the number and its arrival in ticks since `epoch`.
-    slots: Box<[(u64, u64)]>,
+    slots: Box<[(u64, i64)]>,
 }
 
 /// A slot that holds nothing.
-const EMPTY: (u64, u64) = (u64::MAX, 0);
+const EMPTY: (u64, i64) = (u64::MAX, 0);
 
 impl Arrivals {
     /// No arrivals yet; times are counted from `epoch`.
@@ -33,7 +33,7 @@ impl Arrivals {
     /// Notes the packet with transport-wide number `wire`.
     pub fn record(&mut self, wire: u16, arrival: Instant) {
         let ticks =
-            (arrival.saturating_duration_since(self.epoch).as_nanos() / TICK.as_nanos()) as u64;
+            (arrival.saturating_duration_since(self.epoch).as_nanos() / TICK.as_nanos()) as i64;
         let Some(base) = self.base else {
             // One turn up, so that numbers just below the first one exist.
             let first = SeqNo(u64::from(wire) + (1 << 16));
@@ -64,13 +64,20 @@ impl Arrivals {
     }
 
     /// First number to report on and, from there, each packet's arrival in 250 µs ticks (`None`: lost).
-    pub fn pending(&self) -> Option<(u16, impl Iterator<Item = Option<u64>> + Clone + '_)> {
+    pub fn pending(&self) -> Option<(u16, impl Iterator<Item = Option<i64>> + Clone + '_)> {
         let base = self.base.filter(|base| *base <= self.highest)?;
         let arrivals = (base.0..=self.highest.0).map(|seq| {
             let (held, ticks) = self.slots[slot(SeqNo(seq))];
             (held == seq).then_some(ticks)
         });
         Some((base.wire(), arrivals))
+    }
+
+    /// Gives up on lost packets that stand in front of the next arrival: so many that no feedback holds
+    /// both them and an arrival.
+    pub fn skip_lost(&mut self) {
+        let lost = self.pending().map_or(0, |(_, times)| times.take_while(Option::is_none).count());
+        self.reported(lost);
     }
 
     /// Feedback covered the first `count` numbers of [`Self::pending`].
@@ -89,7 +96,7 @@ fn slot(seq: SeqNo) -> usize {
 mod tests {
     use super::*;
 
-    fn times(arrivals: &Arrivals) -> (u16, Vec<Option<u64>>) {
+    fn times(arrivals: &Arrivals) -> (u16, Vec<Option<i64>>) {
         let (base, times) = arrivals.pending().expect("something to report");
         (base, times.collect())
     }

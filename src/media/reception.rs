@@ -2,25 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::id::Ssrc;
 use crate::media::clock::ntp_middle;
+use crate::wire::rtcp::ReportBlock;
 use crate::wire::seq::SeqNo;
-
-/// What a report block says about a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Statistics {
-    /// Share of packets lost since the last report, in 1/256.
-    pub fraction_lost: u8,
-    /// Packets lost since the beginning, clamped to signed 24 bits; duplicates can make it negative.
-    pub cumulative_lost: i32,
-    /// Extended highest sequence number.
-    pub highest: u32,
-    /// Interarrival jitter, in timestamp units.
-    pub jitter: u32,
-    /// Middle of the last sender report's NTP timestamp; 0 without one.
-    pub last_sr: u32,
-    /// Time since that report, in 1/65536 s.
-    pub delay_since_last_sr: u32,
-}
 
 /// Counts one SSRC's packets.
 #[derive(Debug)]
@@ -84,8 +69,8 @@ impl Reception {
         self.last_arrival.is_some_and(|last| now.saturating_duration_since(last) < window)
     }
 
-    /// The statistics since the last call; `None` before the first packet.
-    pub fn report(&mut self, now: Instant) -> Option<Statistics> {
+    /// A report on the stream `ssrc`, with the loss since the last call; `None` before the first packet.
+    pub fn report(&mut self, ssrc: Ssrc, now: Instant) -> Option<ReportBlock> {
         let expected = self.highest.0 - self.first?.0 + 1;
         let expected_since = expected - self.expected_before;
         let received_since = self.received - self.received_before;
@@ -97,10 +82,11 @@ impl Reception {
             let delay = now.saturating_duration_since(arrival);
             (middle, (delay.as_nanos() * 65_536 / 1_000_000_000).min(u128::from(u32::MAX)) as u32)
         });
-        Some(Statistics {
+        Some(ReportBlock {
+            ssrc,
             fraction_lost: fraction_lost as u8,
             cumulative_lost: lost.clamp(-0x80_0000, 0x7f_ffff) as i32,
-            highest: self.highest.0 as u32,
+            highest_sequence: self.highest.0 as u32,
             jitter: (self.jitter_q4 >> 4) as u32,
             last_sr,
             delay_since_last_sr,
@@ -122,9 +108,9 @@ mod tests {
         for i in 0..100u64 {
             reception.packet(SeqNo(65_500 + i), (i * 960) as u32, at(start, i * 20));
         }
-        let report = reception.report(at(start, 2000)).expect("packets came");
+        let report = reception.report(Ssrc(1), at(start, 2000)).expect("packets came");
         assert_eq!((report.fraction_lost, report.cumulative_lost, report.jitter), (0, 0, 0));
-        assert_eq!(report.highest, 65_599);
+        assert_eq!(report.highest_sequence, 65_599);
     }
 
     #[test]
@@ -134,12 +120,12 @@ mod tests {
             reception.packet(SeqNo(i), 0, start);
         }
         reception.packet(SeqNo(99), 0, start);
-        let first = reception.report(start).expect("packets came");
+        let first = reception.report(Ssrc(1), start).expect("packets came");
         assert_eq!((first.cumulative_lost, first.fraction_lost), (24, 61), "24/100 of 256");
         for i in 100..200 {
             reception.packet(SeqNo(i), 0, start);
         }
-        let second = reception.report(start).expect("packets came");
+        let second = reception.report(Ssrc(1), start).expect("packets came");
         assert_eq!((second.cumulative_lost, second.fraction_lost), (24, 0));
     }
 
@@ -147,7 +133,7 @@ mod tests {
     fn duplicates_make_the_total_negative_not_huge() {
         let (start, mut reception) = (Instant::now(), Reception::new(90_000));
         (0..5).for_each(|_| reception.packet(SeqNo(7), 0, start));
-        let report = reception.report(start).expect("packets came");
+        let report = reception.report(Ssrc(1), start).expect("packets came");
         assert_eq!((report.cumulative_lost, report.fraction_lost), (-4, 0));
     }
 
@@ -157,7 +143,7 @@ mod tests {
         // One packet 16 ms late: D = 16, J = 16/16 = 1.
         reception.packet(SeqNo(0), 0, start);
         reception.packet(SeqNo(1), 20, at(start, 36));
-        assert_eq!(reception.report(start).expect("packets came").jitter, 1);
+        assert_eq!(reception.report(Ssrc(1), start).expect("packets came").jitter, 1);
     }
 
     #[test]
@@ -165,7 +151,7 @@ mod tests {
         let (start, mut reception) = (Instant::now(), Reception::new(90_000));
         reception.packet(SeqNo(0), 0, start);
         reception.sender_report(0x1234_5678_9abc_def0, start);
-        let report = reception.report(at(start, 500)).expect("packets came");
+        let report = reception.report(Ssrc(1), at(start, 500)).expect("packets came");
         assert_eq!((report.last_sr, report.delay_since_last_sr), (0x5678_9abc, 32_768));
     }
 }

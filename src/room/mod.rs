@@ -3,18 +3,42 @@
 //! One [`Engine`] per shard. It is fed drains of datagrams, parcels from other shards, commands and
 //! the time; it writes sealed datagrams into an [`Outbox`]. It never reads a clock, never blocks,
 //! never logs per packet, and shares nothing with another engine.
+//!
+//! A datagram enters in `inbound` ([`Engine::receive`]), finds its transport in `paths` and its
+//! producer in `producer`, and leaves in `forward`, with the numbers that `consumer` gives it. RTCP
+//! is read in `feedback` and written in `reports`; `commands` carries out what control asks.
 
+mod commands;
+mod consumer;
+mod counters;
+mod feedback;
+mod forward;
+mod inbound;
 pub mod parcel;
+mod paths;
+mod producer;
+mod reports;
 pub mod spec;
+mod timers;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::id::ShardId;
-use crate::transport::dtls;
+use rustc_hash::FxHashMap;
+use slab::Slab;
+
+use crate::id::{ConsumerId, ProducerId, ShardId, TransportId};
+use crate::transport::{self, dtls};
+use consumer::Consumer;
+pub use counters::{Counters, Drop};
+use forward::Opened;
 use parcel::Parcel;
-use spec::{Command, Event};
+use paths::{Directory, Path};
+use producer::Producer;
+use spec::Event;
+use timers::{Timer, Timers};
 
 /// One received datagram, lent by the shard for the length of a drain.
 pub struct Datagram<'a> {
@@ -43,49 +67,97 @@ pub trait Outbox {
 
 /// One shard's rooms.
 pub struct Engine {
-    _todo: (),
+    identity: Arc<dtls::Identity>,
+    paths: Slab<Path>,
+    producers: Slab<Producer>,
+    consumers: Slab<Consumer>,
+    directory: Directory,
+    path_keys: FxHashMap<TransportId, usize>,
+    producer_keys: FxHashMap<ProducerId, usize>,
+    consumer_keys: FxHashMap<ConsumerId, usize>,
+    timers: Timers,
+    events: VecDeque<Event>,
+    counters: Counters,
+    /// The opened packets of the current drain; kept for its capacity.
+    opened: Vec<Opened>,
 }
 
 impl Engine {
     /// An engine without transports.
-    pub fn new(shard: ShardId, identity: Arc<dtls::Identity>) -> Self {
-        let _ = (shard, identity);
-        Self { _todo: () }
-    }
-
-    /// Takes the datagrams of one drain, in order of arrival, and forwards what they carry.
-    pub fn receive(&mut self, now: Instant, drain: &mut [Datagram<'_>], out: &mut impl Outbox) {
-        let _ = (now, drain, out);
-    }
-
-    /// Takes one parcel from another shard.
-    pub fn receive_parcel(
-        &mut self,
-        now: Instant,
-        from: ShardId,
-        parcel: &Parcel,
-        out: &mut impl Outbox,
-    ) {
-        let _ = (now, from, parcel, out);
-    }
-
-    /// Carries out a command of control. [`Command::Shutdown`] closes every transport.
-    pub fn command(&mut self, now: Instant, command: Command, out: &mut impl Outbox) {
-        let _ = (now, command, out);
+    pub fn new(identity: Arc<dtls::Identity>) -> Self {
+        Self {
+            identity,
+            paths: Slab::new(),
+            producers: Slab::new(),
+            consumers: Slab::new(),
+            directory: Directory::default(),
+            path_keys: FxHashMap::default(),
+            producer_keys: FxHashMap::default(),
+            consumer_keys: FxHashMap::default(),
+            timers: Timers::default(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            opened: Vec::new(),
+        }
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        None
+    pub fn next_timeout(&mut self) -> Option<Instant> {
+        self.timers.next()
     }
 
     /// Does what has come due.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut impl Outbox) {
-        let _ = (now, out);
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Path(key) => {
+                    if let Some(path) = self.paths.get_mut(key) {
+                        path.transport.handle_timeout(now);
+                        self.settle(now, key, out);
+                    }
+                }
+                Timer::Feedback(key) => self.send_transport_feedback(key, out),
+                Timer::Reports(key) => self.send_reports(now, key, out),
+                Timer::KeyFrame(key) => self.repeat_key_frame_requests(now, key, out),
+            }
+        }
     }
 
     /// The next thing to tell control.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        self.events.pop_front()
+    }
+
+    /// What was done and refused so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Behind every call into a transport: sends what it wants sent, hears what it has to tell, and notes
+    /// when it wants to be woken.
+    fn settle(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
+        let path = &mut self.paths[key];
+        while let Some(buffer) = out.datagram() {
+            let Some(len) = path.transport.poll_transmit(buffer) else { break };
+            let Some(to) = path.transport.remote() else { break };
+            out.send(len, to);
+        }
+        while let Some(event) = self.paths[key].transport.poll_event() {
+            match event {
+                transport::Event::Connected => {
+                    self.events.push_back(Event::TransportConnected(self.paths[key].id));
+                    self.begin_media(now, key, out);
+                }
+                transport::Event::Closed(reason) => {
+                    let id = self.paths[key].id;
+                    self.events.push_back(Event::TransportClosed { id, reason });
+                    self.remove_path(key);
+                    return;
+                }
+            }
+        }
+        if let Some(at) = self.paths[key].transport.next_timeout() {
+            self.timers.schedule(Timer::Path(key), at);
+        }
     }
 }

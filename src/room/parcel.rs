@@ -61,6 +61,14 @@ impl Default for Parcel {
 }
 
 impl Parcel {
+    /// Writes a note with its packet; what exceeds a datagram is cut off (no opened packet does).
+    pub fn fill(&mut self, note: Note, packet: &[u8]) {
+        let len = packet.len().min(MAX_DATAGRAM);
+        self.note = note;
+        self.len = len as u16;
+        self.bytes[..len].copy_from_slice(&packet[..len]);
+    }
+
     /// The packet.
     pub fn packet(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len).min(MAX_DATAGRAM)]

@@ -1,0 +1,255 @@
+//! What control asks, carried out.
+
+use std::time::Instant;
+
+use crate::id::{ConsumerId, Extension, ProducerId, ShardId, TransportId};
+use crate::room::consumer::Consumer;
+use crate::room::paths::Path;
+use crate::room::producer::{Producer, Route, Source};
+use crate::room::spec::{Command, ConsumerSpec, ProducerSpec};
+use crate::room::timers::Timer;
+use crate::room::{Engine, Outbox};
+use crate::transport::{Transport, ice};
+use crate::wire::seq::SeqNo;
+
+impl Engine {
+    /// Carries out a command of control. [`Command::Shutdown`] closes every transport.
+    pub fn command(&mut self, now: Instant, command: Command, out: &mut impl Outbox) {
+        match command {
+            Command::AddTransport { id, ice } => {
+                let transport = Transport::new(now, ice.clone(), self.identity.clone());
+                self.add_path(now, id, transport, &ice, out);
+            }
+            Command::AddPresetTransport { id, ice, remote, keys } => {
+                let identity = self.identity.clone();
+                let transport = Transport::preset(now, ice.clone(), identity, remote, &keys);
+                self.add_path(now, id, transport, &ice, out);
+            }
+            Command::ConnectTransport { id, peer } => {
+                if let Some(&key) = self.path_keys.get(&id) {
+                    self.paths[key].transport.connect(now, peer);
+                    self.settle(now, key, out);
+                }
+            }
+            Command::RestartIce { id, ice } => self.restart_ice(now, id, ice, out),
+            Command::RemoveTransport(id) => {
+                if let Some(&key) = self.path_keys.get(&id) {
+                    self.remove_path(key);
+                }
+            }
+            Command::AddProducer(spec) => self.add_producer(&spec),
+            Command::AddReplica { producer, home } => {
+                self.insert_producer(&producer, Source::Shard(home));
+            }
+            Command::Lend { producer, to } => self.add_borrower(now, producer, to, out),
+            Command::Withdraw { producer, from } => {
+                if let Some(&key) = self.producer_keys.get(&producer) {
+                    self.producers[key].borrowers.retain(|shard| *shard != from);
+                }
+            }
+            Command::SetProducerPaused { id, paused } => {
+                self.set_producer_paused(now, id, paused, out);
+            }
+            Command::RemoveProducer(id) => {
+                if let Some(&key) = self.producer_keys.get(&id) {
+                    self.remove_producer(key);
+                }
+            }
+            Command::AddConsumer(spec) => self.add_consumer(now, &spec, out),
+            Command::SetConsumerPaused { id, paused } => {
+                self.set_consumer_paused(now, id, paused, out);
+            }
+            Command::RequestKeyFrame(id) => {
+                if let Some(&key) = self.consumer_keys.get(&id) {
+                    self.wish_key_frame_for(now, key, out);
+                }
+            }
+            Command::RemoveConsumer(id) => {
+                if let Some(&key) = self.consumer_keys.get(&id) {
+                    self.remove_consumer(key);
+                }
+            }
+            Command::Shutdown => {
+                let keys: Vec<usize> = self.paths.iter().map(|(key, _)| key).collect();
+                keys.into_iter().for_each(|key| self.remove_path(key));
+            }
+        }
+    }
+
+    fn add_path(
+        &mut self,
+        now: Instant,
+        id: TransportId,
+        transport: Transport,
+        ice: &ice::Credentials,
+        out: &mut impl Outbox,
+    ) {
+        let key = self.paths.insert(Path::new(id, transport, now));
+        self.path_keys.insert(id, key);
+        self.directory.add_ufrag(key, &mut self.paths[key], &ice.ufrag);
+        self.directory.follow_addresses(key, &mut self.paths[key]);
+        self.settle(now, key, out);
+    }
+
+    fn restart_ice(
+        &mut self,
+        now: Instant,
+        id: TransportId,
+        ice: ice::Credentials,
+        out: &mut impl Outbox,
+    ) {
+        let Some(&key) = self.path_keys.get(&id) else { return };
+        self.directory.add_ufrag(key, &mut self.paths[key], &ice.ufrag);
+        self.paths[key].transport.restart_ice(now, ice);
+        self.settle(now, key, out);
+    }
+
+    /// Removes a transport with everything on it.
+    pub(super) fn remove_path(&mut self, key: usize) {
+        let consumers: Vec<usize> = self.paths[key].consumers.values().copied().collect();
+        consumers.into_iter().for_each(|consumer| self.remove_consumer(consumer));
+        let producers = std::mem::take(&mut self.paths[key].producers);
+        producers.into_iter().for_each(|producer| self.remove_producer(producer));
+        let path = self.paths.remove(key);
+        self.directory.remove(key, &path);
+        self.path_keys.remove(&path.id);
+        for timer in [Timer::Path(key), Timer::Feedback(key), Timer::Reports(key)] {
+            self.timers.cancel(timer);
+        }
+    }
+
+    /// A transport has become connected: its consumers can begin.
+    pub(super) fn begin_media(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
+        self.schedule_reports(now, key);
+        let consumers: Vec<usize> = self.paths[key].consumers.values().copied().collect();
+        for consumer in consumers {
+            self.start_consumer(now, consumer, out);
+        }
+    }
+
+    fn add_producer(&mut self, spec: &ProducerSpec) {
+        let Some(&path_key) = self.path_keys.get(&spec.transport) else { return };
+        let key = self.insert_producer(spec, Source::Transport(path_key));
+        let path = &mut self.paths[path_key];
+        path.producers.push(key);
+        for extension in Extension::ALL {
+            if let Some(id) = spec.extensions.id(extension) {
+                path.extensions.set(extension, id);
+            }
+        }
+        for (ssrc, encoding, stream) in self.producers[key].announced() {
+            path.routes.insert(ssrc, Route { producer: key, encoding, stream });
+        }
+    }
+
+    fn insert_producer(&mut self, spec: &ProducerSpec, source: Source) -> usize {
+        let key = self.producers.insert(Producer::new(spec, source));
+        self.producer_keys.insert(spec.id, key);
+        key
+    }
+
+    fn add_borrower(
+        &mut self,
+        now: Instant,
+        producer: ProducerId,
+        to: ShardId,
+        out: &mut impl Outbox,
+    ) {
+        let Some(&key) = self.producer_keys.get(&producer) else { return };
+        if !self.producers[key].borrowers.contains(&to) {
+            self.producers[key].borrowers.push(to);
+            self.lend_clocks(key, to, out);
+            self.wish_key_frame_for_borrower(now, key, out);
+        }
+    }
+
+    fn set_producer_paused(
+        &mut self,
+        now: Instant,
+        id: ProducerId,
+        paused: bool,
+        out: &mut impl Outbox,
+    ) {
+        let Some(&key) = self.producer_keys.get(&id) else { return };
+        self.producers[key].paused = paused;
+        let consumers = self.producers[key].consumers.clone();
+        for consumer in consumers {
+            if paused {
+                self.consumers[consumer].interrupt();
+            } else {
+                self.start_consumer(now, consumer, out);
+            }
+        }
+    }
+
+    fn remove_producer(&mut self, key: usize) {
+        let consumers = std::mem::take(&mut self.producers[key].consumers);
+        consumers.into_iter().for_each(|consumer| self.remove_consumer(consumer));
+        let producer = self.producers.remove(key);
+        self.producer_keys.remove(&producer.id);
+        self.timers.cancel(Timer::KeyFrame(key));
+        if let Source::Transport(path_key) = producer.source
+            && let Some(path) = self.paths.get_mut(path_key)
+        {
+            path.producers.retain(|own| *own != key);
+            path.routes.retain(|_, route| route.producer != key);
+        }
+    }
+
+    fn add_consumer(&mut self, now: Instant, spec: &ConsumerSpec, out: &mut impl Outbox) {
+        let Some(&path_key) = self.path_keys.get(&spec.transport) else { return };
+        let Some(&producer_key) = self.producer_keys.get(&spec.producer) else { return };
+        let key =
+            self.consumers.insert(Consumer::new(spec, path_key, producer_key, first_seq(spec.id)));
+        self.consumer_keys.insert(spec.id, key);
+        self.producers[producer_key].consumers.push(key);
+        self.paths[path_key].consumers.insert(spec.ssrc, key);
+        self.start_consumer(now, key, out);
+    }
+
+    fn set_consumer_paused(
+        &mut self,
+        now: Instant,
+        id: ConsumerId,
+        paused: bool,
+        out: &mut impl Outbox,
+    ) {
+        let Some(&key) = self.consumer_keys.get(&id) else { return };
+        self.consumers[key].paused = paused;
+        if paused {
+            self.consumers[key].interrupt();
+        } else {
+            self.start_consumer(now, key, out);
+        }
+    }
+
+    /// A consumer is new, resumed, or newly connected: chooses its encoding and asks for what it needs.
+    fn start_consumer(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
+        let consumer = &mut self.consumers[key];
+        let producer = &self.producers[consumer.producer];
+        if let (None, Some(best)) = (consumer.encoding(), producer.best_encoding(now)) {
+            consumer.select(best);
+        }
+        let is_connected = self.paths[consumer.transport].transport.is_connected();
+        if is_connected && !producer.paused && consumer.awaits_key_frame() {
+            self.wish_key_frame_for(now, key, out);
+        }
+    }
+
+    fn remove_consumer(&mut self, key: usize) {
+        let consumer = self.consumers.remove(key);
+        self.consumer_keys.remove(&consumer.id);
+        if let Some(producer) = self.producers.get_mut(consumer.producer) {
+            producer.consumers.retain(|own| *own != key);
+        }
+        if let Some(path) = self.paths.get_mut(consumer.transport) {
+            path.consumers.remove(&consumer.ssrc);
+        }
+    }
+}
+
+/// A consumer's first sequence number: not guessable (RFC 3550 §5.1), since its id is random; in the lower
+/// half, so that early loss cannot make the receiver's rollover count start wrong (RFC 3711 §3.3.1).
+fn first_seq(id: ConsumerId) -> SeqNo {
+    SeqNo(u64::from(id.0.as_u128() as u16 & 0x7fff))
+}

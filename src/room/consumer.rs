@@ -1,0 +1,159 @@
+//! A track on its way out: which packets a consumer gets, and with what numbers.
+
+use std::time::Instant;
+
+use crate::id::{ConsumerId, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
+use crate::media::rewrite::Rewriter;
+use crate::room::forward::Opened;
+use crate::room::spec::{ConsumerSpec, PayloadMapping};
+use crate::wire::seq::SeqNo;
+
+/// One consumer.
+pub(super) struct Consumer {
+    pub(super) id: ConsumerId,
+    /// Key of the transport on which it leaves.
+    pub(super) transport: usize,
+    /// Key of the producer that feeds it.
+    pub(super) producer: usize,
+    pub(super) paused: bool,
+    pub(super) ssrc: Ssrc,
+    pub(super) mid: Mid,
+    /// Whether the receiver still needs the MID to place our SSRC: until its first report names it.
+    pub(super) says_mid: bool,
+    pub(super) extensions: ExtensionMap,
+    pub(super) cname: String,
+    pub(super) sent: Sent,
+    kind: MediaKind,
+    payloads: Vec<PayloadMapping>,
+    /// The encoding that is forwarded, or will be from its next key frame on.
+    encoding: Option<u8>,
+    /// Nothing is forwarded until the stream can begin cleanly.
+    cut: Cut,
+    rewriter: Rewriter,
+}
+
+/// What a sender report says about the stream so far (RFC 3550 §6.4.1).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sent {
+    pub(super) packets: u32,
+    /// Payload bytes, without headers and padding.
+    pub(super) octets: u32,
+    /// Timestamp of the newest packet and when it left.
+    pub(super) last: Option<(u32, Instant)>,
+}
+
+/// Whether and how the outgoing stream is interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// It flows.
+    None,
+    /// Packets were withheld; timestamps go on as the source counts them.
+    Paused,
+    /// Another encoding, whose timestamps have another origin.
+    Switched,
+}
+
+/// Numbers of one outgoing packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Admitted {
+    pub(super) seq: SeqNo,
+    pub(super) timestamp: u32,
+    pub(super) payload_type: PayloadType,
+}
+
+impl Consumer {
+    /// `first` is the sequence number of the first packet; its rollover count must be 0.
+    pub(super) fn new(spec: &ConsumerSpec, transport: usize, producer: usize, first: SeqNo) -> Self {
+        Self {
+            id: spec.id,
+            transport,
+            producer,
+            paused: spec.paused,
+            ssrc: spec.ssrc,
+            mid: spec.mid,
+            says_mid: true,
+            extensions: spec.extensions,
+            cname: spec.cname.clone(),
+            sent: Sent::default(),
+            kind: spec.kind,
+            payloads: spec.payloads.clone(),
+            encoding: None,
+            cut: Cut::Paused,
+            rewriter: Rewriter::new(first),
+        }
+    }
+
+    /// The stream is interrupted: its next packet will follow directly behind the last one sent.
+    pub(super) fn interrupt(&mut self) {
+        if self.cut == Cut::None {
+            self.cut = Cut::Paused;
+        }
+    }
+
+    /// Goes over to `encoding` at its next key frame. Returns whether that is a change.
+    pub(super) fn select(&mut self, encoding: u8) -> bool {
+        if self.encoding == Some(encoding) {
+            return false;
+        }
+        // Before the first packet there is nothing to continue.
+        self.cut = if self.sent.last.is_some() { Cut::Switched } else { Cut::Paused };
+        self.encoding = Some(encoding);
+        true
+    }
+
+    /// The encoding that is forwarded.
+    pub(super) fn encoding(&self) -> Option<u8> {
+        self.encoding
+    }
+
+    /// Whether a key frame is needed before anything can be forwarded.
+    pub(super) fn awaits_key_frame(&self) -> bool {
+        !self.paused && self.kind == MediaKind::Video && self.cut != Cut::None
+    }
+
+    /// Whether the stream is interrupted, so that its timestamps may be about to change.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut != Cut::None
+    }
+
+    /// Decides about one packet, in order of arrival: the numbers that it leaves with, if it does.
+    pub(super) fn admit(&mut self, packet: &Opened, clock_rate: u32, now: Instant) -> Option<Admitted> {
+        if self.paused || self.encoding != Some(packet.encoding) {
+            return None;
+        }
+        let mapping = self.payloads.iter().find(|m| m.producer == packet.header.payload_type);
+        let Some(mapping) = mapping.filter(|_| packet.payload_len > 0) else {
+            // Padding, or a codec that this peer does not take: left out without a gap.
+            self.rewriter.skip(packet.seq);
+            return None;
+        };
+        if self.cut != Cut::None {
+            if self.kind == MediaKind::Video && !packet.key_frame {
+                return None;
+            }
+            self.begin(packet, clock_rate, now);
+        }
+        let seq = self.rewriter.map(packet.seq)?;
+        let timestamp = self.rewriter.timestamp(packet.header.timestamp);
+        self.sent.packets = self.sent.packets.wrapping_add(1);
+        self.sent.octets = self.sent.octets.wrapping_add(u32::from(packet.payload_len));
+        self.sent.last = Some((timestamp, now));
+        Some(Admitted { seq, timestamp, payload_type: mapping.consumer })
+    }
+
+    /// The outgoing form of one of the current encoding's timestamps.
+    pub(super) fn timestamp(&self, incoming: u32) -> u32 {
+        self.rewriter.timestamp(incoming)
+    }
+
+    fn begin(&mut self, packet: &Opened, clock_rate: u32, now: Instant) {
+        if let (Cut::Switched, Some((timestamp, sent_at))) = (self.cut, self.sent.last) {
+            let elapsed = now.saturating_duration_since(sent_at);
+            let units = (elapsed.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u32;
+            let next = timestamp.wrapping_add(units.max(1));
+            self.rewriter.shift_timestamps(packet.header.timestamp, next);
+        }
+        self.rewriter.resync(packet.seq);
+        self.cut = Cut::None;
+    }
+}

@@ -1,0 +1,71 @@
+//! What an engine did and what it refused: counters instead of log lines.
+
+/// Why something was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Drop {
+    /// The datagram is of no protocol that we speak.
+    UnknownProtocol,
+    /// STUN for a user name that is not ours.
+    UnknownUfrag,
+    /// Media, DTLS or RTCP from an address that passed no STUN check.
+    UnknownAddress,
+    /// STUN that is malformed or fails its integrity check.
+    BadStun,
+    /// DTLS before an authenticated STUN check.
+    EarlyDtls,
+    /// DTLS that the handshake refused.
+    BadDtls,
+    /// SRTP or SRTCP before the handshake is done.
+    NoKeys,
+    /// SRTP or SRTCP with a wrong tag.
+    Forged,
+    /// SRTP or SRTCP seen before.
+    Replayed,
+    /// More SSRCs than one transport may have.
+    TooManySsrcs,
+    /// RTP whose header, extensions or padding lie.
+    MalformedRtp,
+    /// RTCP that lies about its lengths.
+    MalformedRtcp,
+    /// RTP that belongs to no producer (yet).
+    UnknownSsrc,
+    /// No room in the send arena.
+    OutboxFull,
+    /// No room in the queue to another shard.
+    ParcelQueueFull,
+    /// RTP that does not fit a datagram after rewriting.
+    TooLarge,
+}
+
+/// Number of [`Drop`] reasons.
+const REASONS: usize = Drop::TooLarge as usize + 1;
+
+/// Totals since the engine began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    drops: [u64; REASONS],
+    /// RTP packets opened.
+    pub rtp_in: u64,
+    /// RTP packets sealed and sent.
+    pub rtp_out: u64,
+    /// Key-frame requests sent to publishers.
+    pub key_frame_requests: u64,
+}
+
+impl Counters {
+    /// Counts one drop.
+    pub(super) fn drop(&mut self, reason: Drop) {
+        self.drops[reason as usize] += 1;
+    }
+
+    /// How often something was dropped for `reason`.
+    pub fn dropped(&self, reason: Drop) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// All drops together.
+    pub fn dropped_in_all(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+}

@@ -1,0 +1,224 @@
+//! The forwarding loop: opened packets of one producer to each of its consumers.
+
+use std::time::Instant;
+
+use crate::id::Extension;
+use crate::room::consumer::{Admitted, Consumer};
+use crate::room::counters::Drop;
+use crate::room::paths::Path;
+use crate::room::producer::Producer;
+use crate::room::{Engine, Outbox};
+use crate::wire::extension::{AbsSendTime, Elements};
+use crate::wire::rtp::Header;
+use crate::wire::seq::SeqNo;
+use crate::wire::{self, rtp};
+
+/// Header extension elements that are copied from a packet; no browser sends more.
+const MAX_ELEMENTS: usize = 8;
+
+/// One opened RTP packet: what was read from it once, for all of its consumers. The bytes stay in the
+/// buffer that they were received in; ranges count from the packet's start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opened {
+    /// Index of its datagram in the drain.
+    pub(super) datagram: u32,
+    /// Key of its producer.
+    pub(super) producer: usize,
+    pub(super) encoding: u8,
+    pub(super) header: Header,
+    /// Bytes of header and payload.
+    pub(super) len: u16,
+    /// Bytes of payload without padding.
+    pub(super) payload_len: u16,
+    pub(super) seq: SeqNo,
+    pub(super) received_at: Instant,
+    /// Whether a key frame begins here.
+    pub(super) key_frame: bool,
+    elements: [Element; MAX_ELEMENTS],
+    element_count: u8,
+}
+
+/// Where an extension element's data lies.
+#[derive(Clone, Copy, Debug)]
+struct Element {
+    extension: Extension,
+    start: u16,
+    len: u8,
+}
+
+/// Where a packet came from and what the transport said of it.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) datagram: u32,
+    pub(super) producer: usize,
+    pub(super) encoding: u8,
+    pub(super) header: Header,
+    pub(super) seq: SeqNo,
+    pub(super) received_at: Instant,
+}
+
+impl Opened {
+    /// Reads what consumers need from the opened `packet`; `None` if its padding lies or its codec is
+    /// none of the producer's.
+    pub(super) fn read(packet: &[u8], arrival: Arrival, producer: &Producer) -> Option<Self> {
+        let header = arrival.header;
+        let payload = header.payload(packet).ok()?;
+        let codec = producer.codec(header.payload_type)?;
+        let mut opened = Self {
+            datagram: arrival.datagram,
+            producer: arrival.producer,
+            encoding: arrival.encoding,
+            header,
+            len: u16::try_from(packet.len()).ok()?,
+            payload_len: payload.len() as u16,
+            seq: arrival.seq,
+            received_at: arrival.received_at,
+            key_frame: wire::is_key_frame(codec, payload),
+            elements: [Element { extension: Extension::Mid, start: 0, len: 0 }; MAX_ELEMENTS],
+            element_count: 0,
+        };
+        opened.read_elements(packet, producer);
+        Some(opened)
+    }
+
+    /// Keeps the elements that travel from end to end; the others are this hop's own business.
+    fn read_elements(&mut self, packet: &[u8], producer: &Producer) {
+        for (id, data) in Elements::of(&self.header, packet) {
+            let Some(extension) = producer.extensions.extension(id) else { continue };
+            let is_copied = !matches!(
+                extension,
+                Extension::Mid
+                    | Extension::Rid
+                    | Extension::RepairedRid
+                    | Extension::AbsSendTime
+                    | Extension::TransportWideCc
+            );
+            let count = usize::from(self.element_count);
+            if !is_copied || count == MAX_ELEMENTS {
+                continue;
+            }
+            // `data` is a part of `packet`, so the distance is its offset.
+            let start = data.as_ptr() as usize - packet.as_ptr() as usize;
+            self.elements[count] = Element { extension, start: start as u16, len: data.len() as u8 };
+            self.element_count += 1;
+        }
+    }
+
+    fn elements(&self) -> &[Element] {
+        &self.elements[..usize::from(self.element_count)]
+    }
+
+    fn payload<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
+        let start = usize::from(self.header.len);
+        &packet[start..start + usize::from(self.payload_len)]
+    }
+}
+
+impl Engine {
+    /// Sends `packets`, all of one producer and in order of arrival, to its consumers: consumer by
+    /// consumer, so that packets for one peer lie side by side. `bytes` finds a packet's bytes.
+    pub(super) fn forward<'a>(
+        &mut self,
+        now: Instant,
+        packets: &[Opened],
+        bytes: impl Fn(&Opened) -> &'a [u8],
+        out: &mut impl Outbox,
+    ) {
+        let Some(producer_key) = packets.first().map(|packet| packet.producer) else { return };
+        let Some(producer) = self.producers.get(producer_key) else { return };
+        if producer.paused {
+            return;
+        }
+        let best = producer.best_encoding(now);
+        let clock_rate = producer.clock_rate();
+        let mut wants_key_frame = false;
+        for &key in &producer.consumers {
+            let consumer = &mut self.consumers[key];
+            let path = &mut self.paths[consumer.transport];
+            if !path.transport.is_connected() {
+                continue;
+            }
+            let moved = follow(consumer, producer, best, now);
+            for packet in packets {
+                let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
+                match send(consumer, path, packet, bytes(packet), admitted, now, out) {
+                    Ok(()) => self.counters.rtp_out += 1,
+                    Err(reason) => self.counters.drop(reason),
+                }
+            }
+            wants_key_frame |= moved && consumer.awaits_key_frame();
+        }
+        if let (true, Some(encoding)) = (wants_key_frame, best) {
+            self.wish_key_frame(now, producer_key, encoding, out);
+        }
+    }
+}
+
+/// Keeps a consumer on an encoding that is being sent. Returns whether that is a change.
+fn follow(consumer: &mut Consumer, producer: &Producer, best: Option<u8>, now: Instant) -> bool {
+    let Some(best) = best else { return false };
+    let current = consumer.encoding().and_then(|index| producer.encodings.get(usize::from(index)));
+    let is_alive = current.is_some_and(|encoding| {
+        encoding.reception.is_active(now, crate::room::producer::ENCODING_SILENCE)
+    });
+    !is_alive && consumer.select(best)
+}
+
+/// Writes one packet for one consumer straight into the send arena and seals it there.
+fn send(
+    consumer: &Consumer,
+    path: &mut Path,
+    packet: &Opened,
+    bytes: &[u8],
+    admitted: Admitted,
+    now: Instant,
+    out: &mut impl Outbox,
+) -> Result<(), Drop> {
+    let to = path.transport.remote().ok_or(Drop::NoKeys)?;
+    let buffer = out.datagram().ok_or(Drop::OutboxFull)?;
+    let header = write_header(consumer, path, packet, bytes, admitted, now, buffer);
+    let header_len = header.ok_or(Drop::TooLarge)?;
+    let payload = packet.payload(bytes);
+    let len = header_len + payload.len();
+    buffer.get_mut(header_len..len).ok_or(Drop::TooLarge)?.copy_from_slice(payload);
+    let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
+    out.send(sealed, to);
+    Ok(())
+}
+
+/// Writes the header as the consumer negotiated it; returns its length, or `None` if it does not fit.
+fn write_header(
+    consumer: &Consumer,
+    path: &mut Path,
+    packet: &Opened,
+    bytes: &[u8],
+    admitted: Admitted,
+    now: Instant,
+    buffer: &mut [u8],
+) -> Option<usize> {
+    let fields = rtp::Fields {
+        padding: false,
+        marker: packet.header.marker,
+        payload_type: admitted.payload_type,
+        sequence: admitted.seq.wire(),
+        timestamp: admitted.timestamp,
+        ssrc: consumer.ssrc,
+    };
+    let id = |extension| consumer.extensions.id(extension);
+    rtp::write_header(buffer, &fields, |elements| {
+        if let (true, Some(id)) = (consumer.says_mid, id(Extension::Mid)) {
+            elements.push(id, consumer.mid.as_bytes());
+        }
+        if let Some(id) = id(Extension::AbsSendTime) {
+            elements.push(id, &AbsSendTime::from_duration(path.age(now)).to_bytes());
+        }
+        if let Some(id) = id(Extension::TransportWideCc) {
+            elements.push(id, &path.next_transport_wide_sequence().to_be_bytes());
+        }
+        for element in packet.elements() {
+            let Some(id) = id(element.extension) else { continue };
+            let start = usize::from(element.start);
+            elements.push(id, &bytes[start..start + usize::from(element.len)]);
+        }
+    })
+}

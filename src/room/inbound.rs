@@ -1,0 +1,292 @@
+//! A drain of datagrams comes in: sort, open, and forward.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::id::{Extension, Mid, Rid, ShardId};
+use crate::media::arrivals::Arrivals;
+use crate::room::forward::{Arrival, Opened};
+use crate::room::parcel::{Note, Parcel};
+use crate::room::paths::{MAX_ROUTES, Path};
+use crate::room::producer::{Labels, Route, Stream};
+use crate::room::timers::Timer;
+use crate::room::{Datagram, Drop, Engine, Outbox};
+use crate::transport::{Rejected, ice, srtp};
+use crate::wire::demux::{Kind, classify};
+use crate::wire::extension::Elements;
+use crate::wire::rtp::Header;
+
+/// Time between two transport-wide feedback messages to a publisher; Chromium's estimator adapts to
+/// anything from 50 to 250 ms, and without feedback stays near 300 kbit/s.
+const FEEDBACK_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Engine {
+    /// Takes the datagrams of one drain, in order of arrival, and forwards what they carry.
+    pub fn receive(&mut self, now: Instant, drain: &mut [Datagram<'_>], out: &mut impl Outbox) {
+        let mut opened = std::mem::take(&mut self.opened);
+        for (index, datagram) in drain.iter_mut().enumerate() {
+            match classify(datagram.bytes) {
+                Kind::Stun => self.receive_stun(now, datagram.from, datagram.bytes, out),
+                Kind::Dtls => self.receive_dtls(now, datagram.from, datagram.bytes, out),
+                Kind::Rtcp => self.receive_rtcp(now, datagram, out),
+                Kind::Rtp => opened.extend(self.open(now, index as u32, datagram)),
+                Kind::Unknown => self.counters.drop(Drop::UnknownProtocol),
+            }
+        }
+        // A burst may interleave producers; within one, order of arrival is kept.
+        opened.sort_unstable_by_key(|packet| (packet.producer, packet.datagram));
+        let bytes = |packet: &Opened| {
+            &drain[packet.datagram as usize].bytes[..usize::from(packet.len)]
+        };
+        for packets in opened.chunk_by(|a, b| a.producer == b.producer) {
+            self.lend(now, packets, bytes, out);
+            self.forward(now, packets, bytes, out);
+        }
+        opened.clear();
+        self.opened = opened;
+    }
+
+    /// Takes one parcel from another shard.
+    pub fn receive_parcel(
+        &mut self,
+        now: Instant,
+        from: ShardId,
+        parcel: &Parcel,
+        out: &mut impl Outbox,
+    ) {
+        match parcel.note {
+            Note::Empty => {}
+            Note::Media { producer, encoding, seq, received_at } => {
+                let Some(&key) = self.producer_keys.get(&producer) else { return };
+                let packet = parcel.packet();
+                let Ok(header) = Header::parse(packet) else { return };
+                let arrival =
+                    Arrival { datagram: 0, producer: key, encoding, header, seq, received_at };
+                if let Some(opened) = self.note_arrival(packet, arrival) {
+                    self.forward(now, &[opened], |_| packet, out);
+                }
+            }
+            Note::SenderReport { producer, encoding, ntp, rtp, received_at } => {
+                if let Some(&key) = self.producer_keys.get(&producer) {
+                    self.note_sender_report(key, encoding, (ntp, rtp), received_at);
+                }
+            }
+            Note::KeyFrameWish { producer, encoding } => {
+                let Some(&key) = self.producer_keys.get(&producer) else { return };
+                if self.producers[key].borrowers.contains(&from) {
+                    self.wish_key_frame(now, key, encoding, out);
+                }
+            }
+        }
+    }
+
+    fn receive_stun(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        out: &mut impl Outbox,
+    ) {
+        let Some(ufrag) = ice::local_ufrag(datagram) else {
+            return self.counters.drop(Drop::BadStun);
+        };
+        let Some(key) = self.directory.by_ufrag(ufrag) else {
+            return self.counters.drop(Drop::UnknownUfrag);
+        };
+        let Some(answer) = out.datagram() else { return self.counters.drop(Drop::OutboxFull) };
+        let path = &mut self.paths[key];
+        match path.transport.receive_stun(now, from, datagram, answer) {
+            Ok(0) => {}
+            Ok(len) => out.send(len, from),
+            Err(rejected) => return self.counters.drop(reason(rejected)),
+        }
+        self.directory.follow_addresses(key, path);
+        self.settle(now, key, out);
+    }
+
+    fn receive_dtls(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        datagram: &[u8],
+        out: &mut impl Outbox,
+    ) {
+        let Some(key) = self.directory.by_address(from) else {
+            return self.counters.drop(Drop::UnknownAddress);
+        };
+        if let Err(rejected) = self.paths[key].transport.receive_dtls(now, from, datagram) {
+            self.counters.drop(reason(rejected));
+        }
+        self.settle(now, key, out);
+    }
+
+    fn receive_rtcp(&mut self, now: Instant, datagram: &mut Datagram<'_>, out: &mut impl Outbox) {
+        let Some(key) = self.directory.by_address(datagram.from) else {
+            return self.counters.drop(Drop::UnknownAddress);
+        };
+        match self.paths[key].transport.open_rtcp(datagram.bytes) {
+            Ok(len) => {
+                let compound = &datagram.bytes[..len];
+                self.read_feedback(now, key, compound, datagram.received_at, out);
+            }
+            Err(rejected) => self.counters.drop(reason(rejected)),
+        }
+    }
+
+    /// Opens one RTP packet in place. `None` if there is nothing to forward, for whatever reason.
+    fn open(&mut self, now: Instant, index: u32, datagram: &mut Datagram<'_>) -> Option<Opened> {
+        let Some(key) = self.directory.by_address(datagram.from) else {
+            self.counters.drop(Drop::UnknownAddress);
+            return None;
+        };
+        let path = &mut self.paths[key];
+        let srtp = match path.transport.open_rtp(datagram.bytes) {
+            Ok(opened) => opened,
+            Err(rejected) => {
+                self.counters.drop(reason(rejected));
+                return None;
+            }
+        };
+        self.counters.rtp_in += 1;
+        let packet = &datagram.bytes[..srtp.len];
+        if record_arrival(path, &srtp.header, packet, datagram.received_at, now) {
+            self.timers.schedule(Timer::Feedback(key), now + FEEDBACK_INTERVAL);
+        }
+        let Some(route) = self.route(key, &srtp.header, packet) else {
+            self.counters.drop(Drop::UnknownSsrc);
+            return None;
+        };
+        if route.stream == Stream::Rtx {
+            return None;
+        }
+        let arrival = Arrival {
+            datagram: index,
+            producer: route.producer,
+            encoding: route.encoding,
+            header: srtp.header,
+            seq: srtp.seq,
+            received_at: datagram.received_at,
+        };
+        self.note_arrival(packet, arrival)
+    }
+
+    /// Finds where an SSRC leads; a new one is placed by what its packet says about itself.
+    fn route(&mut self, key: usize, header: &Header, packet: &[u8]) -> Option<Route> {
+        let path = &mut self.paths[key];
+        if let Some(route) = path.routes.get(&header.ssrc) {
+            return Some(*route);
+        }
+        if path.routes.len() >= MAX_ROUTES {
+            return None;
+        }
+        let labels = labels(path, header, packet);
+        let mut claims = path.producers.iter().filter_map(|&producer| {
+            let (encoding, stream) =
+                self.producers[producer].claims(&labels, header.payload_type)?;
+            Some(Route { producer, encoding, stream })
+        });
+        let route = claims.next()?;
+        // Without a MID, a packet that two producers could claim belongs to neither.
+        if labels.mid.is_none() && claims.next().is_some() {
+            return None;
+        }
+        // The encoding has a new SSRC: the old one leads nowhere any more.
+        path.routes.retain(|_, old| *old != route);
+        path.routes.insert(header.ssrc, route);
+        Some(route)
+    }
+
+    /// Counts a packet for its encoding and reads what consumers need from it.
+    fn note_arrival(&mut self, packet: &[u8], arrival: Arrival) -> Option<Opened> {
+        let producer = &mut self.producers[arrival.producer];
+        let Some(opened) = Opened::read(packet, arrival, producer) else {
+            self.counters.drop(Drop::MalformedRtp);
+            return None;
+        };
+        let clock_rate = producer.clock_rate();
+        let encoding = producer.encodings.get_mut(usize::from(arrival.encoding))?;
+        encoding.latch(arrival.header.ssrc, clock_rate);
+        encoding.reception.packet(arrival.seq, arrival.header.timestamp, arrival.received_at);
+        if opened.key_frame {
+            encoding.key_frames.granted();
+        }
+        Some(opened)
+    }
+
+    /// Copies packets to the shards that have a replica of their producer.
+    fn lend<'a>(
+        &mut self,
+        now: Instant,
+        packets: &[Opened],
+        bytes: impl Fn(&Opened) -> &'a [u8],
+        out: &mut impl Outbox,
+    ) {
+        let Some(first) = packets.first() else { return };
+        let Some(producer) = self.producers.get(first.producer) else { return };
+        if producer.paused || producer.borrowers.is_empty() {
+            return;
+        }
+        let mut lost = None;
+        for packet in packets {
+            let note = Note::Media {
+                producer: producer.id,
+                encoding: packet.encoding,
+                seq: packet.seq,
+                received_at: packet.received_at,
+            };
+            for &shard in &producer.borrowers {
+                let taken = out.hand_over(shard, &mut |parcel| parcel.fill(note, bytes(packet)));
+                if !taken {
+                    self.counters.drop(Drop::ParcelQueueFull);
+                    lost = Some(packet.encoding);
+                }
+            }
+        }
+        if let Some(encoding) = lost {
+            self.wish_key_frame(now, first.producer, encoding, out);
+        }
+    }
+}
+
+/// Notes a packet's transport-wide sequence number. Returns whether feedback is now due some time.
+fn record_arrival(
+    path: &mut Path,
+    header: &Header,
+    packet: &[u8],
+    received_at: Instant,
+    now: Instant,
+) -> bool {
+    let Some(id) = path.extensions.id(Extension::TransportWideCc) else { return false };
+    let element = Elements::of(header, packet).find(|(element, _)| *element == id);
+    let Some((_, &[high, low])) = element else { return false };
+    let arrivals = path.arrivals.get_or_insert_with(|| Arrivals::new(now));
+    arrivals.record(u16::from_be_bytes([high, low]), received_at);
+    true
+}
+
+/// What a packet says about the stream that it belongs to.
+fn labels(path: &Path, header: &Header, packet: &[u8]) -> Labels {
+    let mut labels = Labels::default();
+    for (id, data) in Elements::of(header, packet) {
+        match path.extensions.extension(id) {
+            Some(Extension::Mid) => labels.mid = Mid::new(data),
+            Some(Extension::Rid) => labels.rid = Rid::new(data),
+            Some(Extension::RepairedRid) => labels.repaired_rid = Rid::new(data),
+            _ => {}
+        }
+    }
+    labels
+}
+
+fn reason(rejected: Rejected) -> Drop {
+    match rejected {
+        Rejected::BadStun => Drop::BadStun,
+        Rejected::EarlyDtls => Drop::EarlyDtls,
+        Rejected::BadDtls => Drop::BadDtls,
+        Rejected::NoKeys => Drop::NoKeys,
+        Rejected::Srtp(srtp::Error::Forged) => Drop::Forged,
+        Rejected::Srtp(srtp::Error::Replayed) => Drop::Replayed,
+        Rejected::Srtp(srtp::Error::TooManySsrcs) => Drop::TooManySsrcs,
+        Rejected::Srtp(srtp::Error::Malformed) => Drop::MalformedRtp,
+    }
+}

@@ -1,0 +1,128 @@
+//! The shard's transports, and how a datagram finds its own: by ufrag first, then by address.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+
+use crate::id::{ExtensionMap, Ssrc, TransportId};
+use crate::media::arrivals::Arrivals;
+use crate::room::producer::Route;
+use crate::transport::Transport;
+
+/// SSRCs that one transport may lead to producers: what a browser sends in a large call (each video
+/// track has up to three encodings with RTX), with room to spare. Others are dropped.
+pub(super) const MAX_ROUTES: usize = 128;
+/// Ufrags by which a transport answers: the current one, and the one before an ICE restart.
+const MAX_UFRAGS: usize = 2;
+
+/// A transport and what the room knows of it.
+pub(super) struct Path {
+    pub(super) id: TransportId,
+    pub(super) transport: Transport,
+    /// Element ids in what the peer sends: the union of its producers' (one bundle, one meaning).
+    pub(super) extensions: ExtensionMap,
+    /// Incoming SSRCs.
+    pub(super) routes: FxHashMap<Ssrc, Route>,
+    /// Keys of the producers that arrive here.
+    pub(super) producers: Vec<usize>,
+    /// Keys of the consumers that leave here, by SSRC.
+    pub(super) consumers: FxHashMap<Ssrc, usize>,
+    /// Made when the first packet with a transport-wide number comes in.
+    pub(super) arrivals: Option<Arrivals>,
+    /// Counts our transport-wide feedback.
+    pub(super) feedback_count: u8,
+    /// Our own SSRC in receiver reports and feedback.
+    pub(super) own_ssrc: Ssrc,
+    created: Instant,
+    transport_wide_sequence: u16,
+    ufrags: Vec<String>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Path {
+    pub(super) fn new(id: TransportId, transport: Transport, now: Instant) -> Self {
+        Self {
+            id,
+            transport,
+            extensions: ExtensionMap::default(),
+            routes: FxHashMap::default(),
+            producers: Vec::new(),
+            consumers: FxHashMap::default(),
+            arrivals: None,
+            feedback_count: 0,
+            // Random enough, since the id is; never 0, which some receivers treat as unset.
+            own_ssrc: Ssrc(id.0.as_u128() as u32 | 1),
+            created: now,
+            transport_wide_sequence: 0,
+            ufrags: Vec::new(),
+            addresses: Vec::new(),
+        }
+    }
+
+    /// Time since the transport was made.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.created)
+    }
+
+    /// The number of the next outgoing packet, over all of the transport's streams.
+    pub(super) fn next_transport_wide_sequence(&mut self) -> u16 {
+        self.transport_wide_sequence = self.transport_wide_sequence.wrapping_add(1);
+        self.transport_wide_sequence
+    }
+}
+
+/// Which path answers to which ufrag and address.
+#[derive(Default)]
+pub(super) struct Directory {
+    ufrags: FxHashMap<Box<[u8]>, usize>,
+    addresses: FxHashMap<SocketAddr, usize>,
+}
+
+impl Directory {
+    /// The path that a STUN check names.
+    pub(super) fn by_ufrag(&self, ufrag: &[u8]) -> Option<usize> {
+        self.ufrags.get(ufrag).copied()
+    }
+
+    /// The path that has `address` among its checked ones.
+    pub(super) fn by_address(&self, address: SocketAddr) -> Option<usize> {
+        self.addresses.get(&address).copied()
+    }
+
+    /// Lets `path`, at `key`, answer to one more ufrag.
+    pub(super) fn add_ufrag(&mut self, key: usize, path: &mut Path, ufrag: &str) {
+        if path.ufrags.len() == MAX_UFRAGS {
+            self.ufrags.remove(path.ufrags.remove(0).as_bytes());
+        }
+        path.ufrags.push(ufrag.to_owned());
+        self.ufrags.insert(ufrag.as_bytes().into(), key);
+    }
+
+    /// Follows the transport's checked addresses. One that another path had is this path's now: the
+    /// latest authenticated check counts.
+    pub(super) fn follow_addresses(&mut self, key: usize, path: &mut Path) {
+        for gone in path.addresses.extract_if(.., |a| !path.transport.remotes().any(|r| r == *a)) {
+            if self.addresses.get(&gone) == Some(&key) {
+                self.addresses.remove(&gone);
+            }
+        }
+        for address in path.transport.remotes() {
+            if self.addresses.insert(address, key) != Some(key) {
+                path.addresses.push(address);
+            }
+        }
+    }
+
+    /// Forgets a path.
+    pub(super) fn remove(&mut self, key: usize, path: &Path) {
+        for ufrag in &path.ufrags {
+            self.ufrags.remove(ufrag.as_bytes());
+        }
+        for address in &path.addresses {
+            if self.addresses.get(address) == Some(&key) {
+                self.addresses.remove(address);
+            }
+        }
+    }
+}

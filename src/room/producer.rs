@@ -1,0 +1,185 @@
+//! A track on its way in: its encodings, and how packets find them.
+
+use std::time::{Duration, Instant};
+
+use crate::id::{Codec, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, Rid, ShardId, Ssrc};
+use crate::media::clock::SenderClock;
+use crate::media::keyframe::KeyFrameRequests;
+use crate::media::reception::Reception;
+use crate::room::spec::{EncodingSpec, Feedback, PayloadSpec, ProducerSpec};
+
+/// An encoding without packets for this long is not sent any more.
+pub(super) const ENCODING_SILENCE: Duration = Duration::from_millis(1500);
+
+/// Where a producer's packets come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// From a transport of this shard (its table key).
+    Transport(usize),
+    /// As parcels from the shard where the transport is.
+    Shard(ShardId),
+}
+
+/// One producer, or the replica of one that lives on another shard.
+pub(super) struct Producer {
+    pub(super) id: ProducerId,
+    pub(super) source: Source,
+    pub(super) kind: MediaKind,
+    pub(super) paused: bool,
+    pub(super) mid: Option<Mid>,
+    pub(super) payloads: Vec<PayloadSpec>,
+    pub(super) extensions: ExtensionMap,
+    pub(super) encodings: Vec<Encoding>,
+    /// Keys of the consumers on this shard.
+    pub(super) consumers: Vec<usize>,
+    /// Shards that have a replica.
+    pub(super) borrowers: Vec<ShardId>,
+}
+
+/// One of a producer's simulcast encodings, or its only stream.
+pub(super) struct Encoding {
+    spec: EncodingSpec,
+    /// Set once a packet has come.
+    pub(super) ssrc: Option<Ssrc>,
+    pub(super) reception: Reception,
+    pub(super) clock: Option<SenderClock>,
+    pub(super) key_frames: KeyFrameRequests,
+    /// Counts our FIRs (RFC 5104 §4.3.1.1).
+    pub(super) fir_count: u8,
+}
+
+/// Where an SSRC leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) producer: usize,
+    pub(super) encoding: u8,
+    pub(super) stream: Stream,
+}
+
+/// The two streams of an encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    /// The media itself.
+    Media,
+    /// Its retransmissions (RFC 4588), which never take part in the sequence of the media.
+    Rtx,
+}
+
+/// What an unknown SSRC's first packets say about it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Labels {
+    pub(super) mid: Option<Mid>,
+    pub(super) rid: Option<Rid>,
+    pub(super) repaired_rid: Option<Rid>,
+}
+
+impl Producer {
+    pub(super) fn new(spec: &ProducerSpec, source: Source) -> Self {
+        let clock_rate = spec.payloads.first().map_or(90_000, |payload| payload.clock_rate);
+        Self {
+            id: spec.id,
+            source,
+            kind: spec.kind,
+            paused: spec.paused,
+            mid: spec.mid,
+            payloads: spec.payloads.clone(),
+            extensions: spec.extensions,
+            encodings: spec.encodings.iter().map(|e| Encoding::new(*e, clock_rate)).collect(),
+            consumers: Vec::new(),
+            borrowers: Vec::new(),
+        }
+    }
+
+    /// Timestamp units per second.
+    pub(super) fn clock_rate(&self) -> u32 {
+        self.payloads.first().map_or(90_000, |payload| payload.clock_rate)
+    }
+
+    /// The codec that `payload_type` stands for.
+    pub(super) fn codec(&self, payload_type: PayloadType) -> Option<Codec> {
+        self.payloads.iter().find(|p| p.payload_type == payload_type).map(|p| p.codec)
+    }
+
+    /// How this producer wants to be asked for key frames.
+    pub(super) fn feedback(&self) -> Feedback {
+        self.payloads.first().map_or(Feedback::default(), |payload| payload.feedback)
+    }
+
+    /// SSRCs that signaling announced.
+    pub(super) fn announced(&self) -> impl Iterator<Item = (Ssrc, u8, Stream)> + '_ {
+        self.encodings.iter().enumerate().flat_map(|(index, encoding)| {
+            let media = encoding.spec.ssrc.map(|ssrc| (ssrc, index as u8, Stream::Media));
+            let rtx = encoding.spec.rtx_ssrc.map(|ssrc| (ssrc, index as u8, Stream::Rtx));
+            media.into_iter().chain(rtx)
+        })
+    }
+
+    /// The stream that a packet with these labels and payload type belongs to, if it is this producer's
+    /// (RFC 8843 §9.2: MID first, then RID, then payload type).
+    pub(super) fn claims(&self, labels: &Labels, payload_type: PayloadType) -> Option<(u8, Stream)> {
+        if labels.mid.is_some() && labels.mid != self.mid {
+            return None;
+        }
+        let stream = self.stream_of(payload_type)?;
+        let rid = if stream == Stream::Rtx { labels.repaired_rid.or(labels.rid) } else { labels.rid };
+        let index = match rid {
+            Some(rid) => self.encodings.iter().position(|e| e.spec.rid == Some(rid))?,
+            // Without a RID only a lone encoding can be meant, and only if its SSRC is not known.
+            None if self.encodings.len() == 1 && self.encodings[0].accepts_any(stream) => 0,
+            None => return None,
+        };
+        Some((index as u8, stream))
+    }
+
+    /// The highest encoding that is being sent; if all are silent, the highest that ever was.
+    pub(super) fn best_encoding(&self, now: Instant) -> Option<u8> {
+        let active = |e: &Encoding| e.reception.is_active(now, ENCODING_SILENCE);
+        let highest = self.encodings.iter().rposition(active);
+        let known = || self.encodings.iter().rposition(|e| e.ssrc.is_some());
+        highest.or_else(known).map(|index| index as u8)
+    }
+
+    fn stream_of(&self, payload_type: PayloadType) -> Option<Stream> {
+        self.payloads.iter().find_map(|payload| {
+            if payload.payload_type == payload_type {
+                Some(Stream::Media)
+            } else if payload.rtx == Some(payload_type) {
+                Some(Stream::Rtx)
+            } else {
+                None
+            }
+        })
+    }
+}
+
+impl Encoding {
+    fn new(spec: EncodingSpec, clock_rate: u32) -> Self {
+        Self {
+            spec,
+            ssrc: None,
+            reception: Reception::new(clock_rate),
+            clock: None,
+            key_frames: KeyFrameRequests::default(),
+            fir_count: 0,
+        }
+    }
+
+    /// A packet of `ssrc` came in. A new SSRC is a new stream: nothing of the old one counts any more.
+    pub(super) fn latch(&mut self, ssrc: Ssrc, clock_rate: u32) {
+        if self.ssrc == Some(ssrc) {
+            return;
+        }
+        if self.ssrc.is_some() {
+            self.reception = Reception::new(clock_rate);
+            self.clock = None;
+        }
+        self.ssrc = Some(ssrc);
+    }
+
+    fn accepts_any(&self, stream: Stream) -> bool {
+        match stream {
+            Stream::Media => self.spec.ssrc.is_none(),
+            Stream::Rtx => self.spec.rtx_ssrc.is_none(),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! RTCP goes out: our sender and receiver reports, and transport-wide feedback to publishers.
+
+use std::time::{Duration, Instant};
+
+use crate::id::Ssrc;
+use crate::room::Engine;
+use crate::room::Outbox;
+use crate::room::consumer::Consumer;
+use crate::room::paths::Path;
+use crate::room::producer::Producer;
+use crate::room::timers::Timer;
+use crate::wire::rtcp::{
+    CompoundWriter, FeedbackFields, MAX_REPORT_BLOCKS, ReportBlock, SenderInfo, write_cname,
+    write_receiver_report, write_sender_report, write_transport_cc,
+};
+use slab::Slab;
+
+/// Mean time between a transport's reports. SFUs use about a second: more seldom, and lip-sync drifts
+/// after a layer switch.
+const REPORT_INTERVAL: Duration = Duration::from_millis(1000);
+/// Largest plaintext compound, in bytes: with SRTCP's overhead below the path MTU of 1,280.
+const MAX_COMPOUND: usize = 1200;
+/// Feedback messages per turn; one covers several hundred packets.
+const MAX_FEEDBACK: usize = 4;
+
+impl Engine {
+    /// Begins a connected transport's reports.
+    pub(super) fn schedule_reports(&mut self, now: Instant, key: usize) {
+        // RFC 3550 §6.2 spreads reports over 0.5 to 1.5 intervals. A transport's id is random, so it
+        // serves to keep transports out of step without a generator of our own.
+        let spread = self.paths[key].own_ssrc.0 % 1000;
+        let interval = REPORT_INTERVAL / 2 + REPORT_INTERVAL * spread / 1000;
+        self.timers.schedule(Timer::Reports(key), now + interval);
+    }
+
+    /// Sends sender reports of the transport's consumers and receiver reports on its producers.
+    pub(super) fn send_reports(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
+        let Self { paths, producers, consumers, .. } = self;
+        let Some(path) = paths.get_mut(key) else { return };
+        let mut consumer_keys = path.consumers.values().copied().collect::<Vec<_>>().into_iter();
+        let mut blocks = receiver_blocks(path, producers, now).into_iter().peekable();
+        let mut pending = consumer_keys.next();
+        while pending.is_some() || blocks.peek().is_some() {
+            let Some(buffer) = out.datagram() else { break };
+            let mut compound = CompoundWriter::new(&mut buffer[..MAX_COMPOUND]);
+            if blocks.peek().is_some() {
+                let some: Vec<ReportBlock> = blocks.by_ref().take(MAX_REPORT_BLOCKS).collect();
+                let own = path.own_ssrc;
+                compound.push(|room| write_receiver_report(room, own, &some));
+                compound.push(|room| write_cname(room, own, OWN_CNAME));
+            }
+            while let Some(consumer) = pending.map(|key| &consumers[key]) {
+                let source = &producers[consumer.producer];
+                let fitted = push_sender_report(&mut compound, consumer, source, now).is_some();
+                if !fitted && !compound.is_empty() {
+                    break;
+                }
+                pending = consumer_keys.next();
+            }
+            let len = compound.len();
+            send_compound(path, len, out);
+        }
+        if self.paths[key].transport.is_connected() {
+            self.schedule_reports(now, key);
+        }
+    }
+
+    /// Tells a publisher when its packets arrived.
+    pub(super) fn send_transport_feedback(
+        &mut self,
+        key: usize,
+        out: &mut impl Outbox,
+    ) {
+        let Some(path) = self.paths.get_mut(key) else { return };
+        let media = path.routes.keys().next().copied().unwrap_or(Ssrc(0));
+        for _ in 0..MAX_FEEDBACK {
+            let Some(arrivals) = path.arrivals.as_mut() else { return };
+            let Some((base_sequence, times)) = arrivals.pending() else { return };
+            let Some(buffer) = out.datagram() else { return };
+            let fields = FeedbackFields {
+                sender: path.own_ssrc,
+                media,
+                base_sequence,
+                feedback_count: path.feedback_count,
+            };
+            let written = write_transport_cc(&mut buffer[..MAX_COMPOUND], &fields, times);
+            let Some(written) = written else { return arrivals.skip_lost() };
+            arrivals.reported(usize::from(written.covered));
+            path.feedback_count = path.feedback_count.wrapping_add(1);
+            send_compound(path, written.len, out);
+        }
+    }
+}
+
+/// Names the server in receiver reports; receivers of media see the publisher's name instead.
+const OWN_CNAME: &[u8] = b"shardcast";
+
+/// What we tell a peer about the streams that it sends.
+fn receiver_blocks(path: &Path, producers: &mut Slab<Producer>, now: Instant) -> Vec<ReportBlock> {
+    let mut blocks = Vec::new();
+    for &key in &path.producers {
+        for encoding in &mut producers[key].encodings {
+            let Some(ssrc) = encoding.ssrc else { continue };
+            blocks.extend(encoding.reception.report(ssrc, now));
+        }
+    }
+    blocks
+}
+
+/// Appends one consumer's sender report and description. `None` if they do not fit any more; a consumer
+/// that has sent nothing, or whose producer's clock is not known, has nothing to report.
+fn push_sender_report(
+    compound: &mut CompoundWriter<'_>,
+    consumer: &Consumer,
+    producer: &Producer,
+    now: Instant,
+) -> Option<()> {
+    let encoding = consumer.encoding().and_then(|e| producer.encodings.get(usize::from(e)));
+    let Some(clock) = encoding.and_then(|encoding| encoding.clock) else { return Some(()) };
+    if consumer.sent.last.is_none() || consumer.is_cut() {
+        return Some(());
+    }
+    let (ntp, rtp) = clock.at(now, producer.clock_rate());
+    let info = SenderInfo {
+        ssrc: consumer.ssrc,
+        ntp,
+        rtp: consumer.timestamp(rtp),
+        packets: consumer.sent.packets,
+        octets: consumer.sent.octets,
+    };
+    compound.push(|room| {
+        let len = write_sender_report(room, &info, &[])?;
+        Some(len + write_cname(&mut room[len..], consumer.ssrc, consumer.cname.as_bytes())?)
+    })
+}
+
+/// Seals and sends the compound of `len` bytes that lies in the outbox's current room.
+fn send_compound(path: &mut Path, len: usize, out: &mut impl Outbox) {
+    if len == 0 {
+        return;
+    }
+    let Some(to) = path.transport.remote() else { return };
+    let Some(buffer) = out.datagram() else { return };
+    if let Some(sealed) = path.transport.seal_rtcp(buffer, len) {
+        out.send(sealed, to);
+    }
+}

@@ -1,0 +1,294 @@
+//! What simulated peers send and how they judge what they get.
+//!
+//! Every payload says whose it is and when it was captured, so that a receiver can tell whether it was
+//! sent what it asked for, whole, in order and in time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use shardcast::id::{MediaKind, Mid, PayloadType, Rid, Ssrc};
+use shardcast::wire::rtp::{self, Fields, Header};
+use shardcast::wire::seq::SeqNo;
+
+/// Element ids that all simulated publishers use.
+pub const MID_ID: u8 = 9;
+pub const RID_ID: u8 = 10;
+pub const TWCC_ID: u8 = 4;
+pub const LEVEL_ID: u8 = 1;
+
+/// NTP time of the moment at which every simulation begins.
+pub const NTP_EPOCH: u64 = 3_900_000_000 << 32;
+
+/// Bytes in front of the stamp: a VP8 descriptor and the header of a key frame (RFC 7741 §4).
+const VP8_PREFIX: usize = 11;
+
+/// What every payload carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Whose media it is.
+    pub source: u32,
+    pub frame: u32,
+    /// Microseconds since the simulation began.
+    pub captured: u64,
+    pub key: bool,
+}
+
+/// One encoding of a simulated camera, or a microphone.
+pub struct Source {
+    pub tag: u32,
+    pub kind: MediaKind,
+    pub ssrc: Ssrc,
+    pub payload_type: PayloadType,
+    pub clock_rate: u32,
+    pub mid: Mid,
+    pub rid: Option<Rid>,
+    /// MID and RID are said until the server's first report.
+    pub says_labels: bool,
+    pub active: bool,
+    pub wants_key_frame: bool,
+    /// Key frames that were asked for.
+    pub key_frame_requests: u64,
+    pub packets_per_frame: u32,
+    pub payload_len: usize,
+    pub sent_packets: u32,
+    seq: SeqNo,
+    timestamp_base: u32,
+    frame: u32,
+    pub next_frame: Instant,
+}
+
+impl Source {
+    pub fn video(tag: u32, ssrc: u32, mid: &str, rid: Option<&str>, start: Instant) -> Self {
+        Self {
+            tag,
+            kind: MediaKind::Video,
+            ssrc: Ssrc(ssrc),
+            payload_type: PayloadType(96),
+            clock_rate: 90_000,
+            mid: Mid::new(mid.as_bytes()).expect("short"),
+            rid: rid.map(|rid| Rid::new(rid.as_bytes()).expect("short")),
+            says_labels: true,
+            active: true,
+            wants_key_frame: true,
+            key_frame_requests: 0,
+            packets_per_frame: 4,
+            payload_len: 900,
+            sent_packets: 0,
+            // Near the wrap, so that every run crosses it.
+            seq: SeqNo(65_000 + u64::from(ssrc % 100)),
+            timestamp_base: ssrc.wrapping_mul(2_654_435_761),
+            frame: 0,
+            next_frame: start,
+        }
+    }
+
+    pub fn audio(tag: u32, ssrc: u32, mid: &str, start: Instant) -> Self {
+        Self {
+            kind: MediaKind::Audio,
+            payload_type: PayloadType(111),
+            clock_rate: 48_000,
+            packets_per_frame: 1,
+            payload_len: 80,
+            ..Self::video(tag, ssrc, mid, None, start)
+        }
+    }
+
+    pub fn interval(&self) -> Duration {
+        Duration::from_millis(if self.kind == MediaKind::Video { 33 } else { 20 })
+    }
+
+    /// The RTP timestamp of a moment.
+    pub fn timestamp(&self, since_start: Duration) -> u32 {
+        let units = since_start.as_micros() * u128::from(self.clock_rate) / 1_000_000;
+        self.timestamp_base.wrapping_add(units as u32)
+    }
+
+    /// The packets of the next frame, unsealed, each with its extended sequence number.
+    pub fn frame(&mut self, since_start: Duration, twcc: &mut u16) -> Vec<(SeqNo, Vec<u8>)> {
+        let key = std::mem::take(&mut self.wants_key_frame);
+        let stamp = Stamp {
+            source: self.tag,
+            frame: self.frame,
+            captured: since_start.as_micros() as u64,
+            key,
+        };
+        self.frame += 1;
+        let count = self.packets_per_frame;
+        (0..count)
+            .map(|index| {
+                let payload = self.payload(&stamp, index == 0);
+                let marker = index + 1 == count;
+                self.packet(since_start, marker, false, &payload, twcc)
+            })
+            .collect()
+    }
+
+    /// A packet of nothing but padding, as a bandwidth probe.
+    pub fn padding(&mut self, since_start: Duration, twcc: &mut u16) -> (SeqNo, Vec<u8>) {
+        let mut padding = [0; 200];
+        padding[199] = 200;
+        self.packet(since_start, false, true, &padding, twcc)
+    }
+
+    fn packet(
+        &mut self,
+        since_start: Duration,
+        marker: bool,
+        padding: bool,
+        payload: &[u8],
+        twcc: &mut u16,
+    ) -> (SeqNo, Vec<u8>) {
+        let seq = self.seq;
+        self.seq.0 += 1;
+        *twcc = twcc.wrapping_add(1);
+        self.sent_packets += 1;
+        let fields = Fields {
+            padding,
+            marker,
+            payload_type: self.payload_type,
+            sequence: seq.wire(),
+            timestamp: self.timestamp(since_start),
+            ssrc: self.ssrc,
+        };
+        let mut packet = vec![0; 1500];
+        let header_len = rtp::write_header(&mut packet, &fields, |elements| {
+            if self.says_labels {
+                elements.push(MID_ID, self.mid.as_bytes());
+                if let Some(rid) = &self.rid {
+                    elements.push(RID_ID, rid.as_bytes());
+                }
+            }
+            elements.push(TWCC_ID, &twcc.to_be_bytes());
+            if self.kind == MediaKind::Audio {
+                elements.push(LEVEL_ID, &[0x80 | 30]);
+            }
+        })
+        .expect("fits");
+        packet[header_len..header_len + payload.len()].copy_from_slice(payload);
+        packet.truncate(header_len + payload.len());
+        (seq, packet)
+    }
+
+    fn payload(&self, stamp: &Stamp, first: bool) -> Vec<u8> {
+        let mut payload = vec![0; self.payload_len];
+        if self.kind == MediaKind::Video {
+            // Descriptor: start of partition 0; then the frame tag, whose lowest bit is 0 for a key
+            // frame, the start code and the size (RFC 6386 §9.1).
+            payload[0] = if first { 0x10 } else { 0 };
+            payload[1] = u8::from(!stamp.key);
+            payload[4..11].copy_from_slice(&[0x9d, 0x01, 0x2a, 0x80, 0x02, 0xe0, 0x01]);
+        }
+        let at = prefix(self.kind);
+        payload[at..at + 4].copy_from_slice(&stamp.source.to_be_bytes());
+        payload[at + 4..at + 8].copy_from_slice(&stamp.frame.to_be_bytes());
+        payload[at + 8..at + 16].copy_from_slice(&stamp.captured.to_be_bytes());
+        payload[at + 16] = u8::from(stamp.key);
+        payload
+    }
+}
+
+fn prefix(kind: MediaKind) -> usize {
+    if kind == MediaKind::Video { VP8_PREFIX } else { 0 }
+}
+
+fn read_stamp(kind: MediaKind, payload: &[u8]) -> Stamp {
+    let at = prefix(kind);
+    let word = |from: usize| {
+        u32::from_be_bytes(payload[at + from..at + from + 4].try_into().expect("four bytes"))
+    };
+    Stamp {
+        source: word(0),
+        frame: word(4),
+        captured: u64::from(word(8)) << 32 | u64::from(word(12)),
+        key: payload[at + 16] == 1,
+    }
+}
+
+/// One packet as a receiver saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    pub timestamp: u32,
+    pub marker: bool,
+    pub stamp: Stamp,
+}
+
+/// One consumer's stream at its receiver.
+pub struct Sink {
+    pub kind: MediaKind,
+    /// Whose media it is.
+    pub source: u32,
+    pub payload_type: PayloadType,
+    pub clock_rate: u32,
+    /// By extended sequence number.
+    pub packets: BTreeMap<SeqNo, Received>,
+    /// The last sender report: NTP and RTP timestamps.
+    pub clock: Option<(u64, u32)>,
+    pub mids: Vec<Mid>,
+}
+
+impl Sink {
+    pub fn new(kind: MediaKind, source: u32, payload_type: PayloadType) -> Self {
+        let clock_rate = if kind == MediaKind::Video { 90_000 } else { 48_000 };
+        Self {
+            kind,
+            source,
+            payload_type,
+            clock_rate,
+            packets: BTreeMap::new(),
+            clock: None,
+            mids: Vec::new(),
+        }
+    }
+
+    /// Takes one opened packet. Panics if it is not what this consumer asked for.
+    pub fn receive(&mut self, header: &Header, seq: SeqNo, packet: &[u8]) {
+        assert_eq!(header.payload_type, self.payload_type, "the consumer's payload type");
+        let payload = header.payload(packet).expect("honest padding");
+        let stamp = read_stamp(self.kind, payload);
+        assert_eq!(stamp.source, self.source, "nobody else's media");
+        let received = Received { timestamp: header.timestamp, marker: header.marker, stamp };
+        let before = self.packets.insert(seq, received);
+        assert!(before.is_none(), "each sequence number once");
+    }
+
+    /// Packets that are missing between the first and the last.
+    pub fn missing(&self) -> u64 {
+        let (Some((first, _)), Some((last, _))) =
+            (self.packets.first_key_value(), self.packets.last_key_value())
+        else {
+            return 0;
+        };
+        last.0 - first.0 + 1 - self.packets.len() as u64
+    }
+
+    /// Frames of which a packet arrived.
+    pub fn frames(&self) -> usize {
+        let mut frames: Vec<u32> = self.packets.values().map(|p| p.stamp.frame).collect();
+        frames.dedup();
+        frames.len()
+    }
+
+    /// What holds for every stream, however bad the network: in the order of sequence numbers, frames and
+    /// timestamps never go back, and video begins with a key frame.
+    pub fn check(&self) {
+        let received: Vec<&Received> = self.packets.values().collect();
+        for pair in received.windows(2) {
+            let step = pair[1].timestamp.wrapping_sub(pair[0].timestamp) as i32;
+            assert!(step >= 0, "timestamps never step back: {pair:?}");
+            assert!(pair[1].stamp.captured >= pair[0].stamp.captured, "media keeps its order");
+        }
+        if let (MediaKind::Video, Some(first)) = (self.kind, received.first()) {
+            assert!(first.stamp.key, "the first packet is a key frame's");
+        }
+    }
+
+    /// How far the last sender report's clock is from the truth for the newest packet, in seconds.
+    pub fn clock_error(&self) -> Option<f64> {
+        let (ntp, rtp) = self.clock?;
+        let (_, newest) = self.packets.last_key_value()?;
+        let units = f64::from(newest.timestamp.wrapping_sub(rtp) as i32);
+        let presented = (ntp.wrapping_sub(NTP_EPOCH) as f64) / 2f64.powi(32)
+            + units / f64::from(self.clock_rate);
+        Some(presented - newest.stamp.captured as f64 / 1e6)
+    }
+}

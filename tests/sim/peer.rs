@@ -1,0 +1,276 @@
+//! A simulated participant: one transport with preset keys, that sends and receives as a browser would.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use shardcast::id::{PayloadType, Ssrc, TransportId};
+use shardcast::transport::ice::Credentials;
+use shardcast::transport::srtp::{self, Keys, Receiver, Sender};
+use shardcast::wire::demux::{Kind, classify};
+use shardcast::wire::rtcp::{
+    Compound, CompoundWriter, Packet, ReportBlock, SenderInfo, write_cname, write_picture_loss,
+    write_receiver_report, write_sender_report,
+};
+use shardcast::wire::seq::SeqNo;
+use shardcast::wire::stun::{self, BindingRequest, Role, TransactionId};
+
+use crate::media::{NTP_EPOCH, Sink, Source};
+
+/// Browsers check every 2.5 s or so.
+const CHECK_INTERVAL: Duration = Duration::from_millis(2500);
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+pub struct Peer {
+    pub id: TransportId,
+    pub shard: usize,
+    pub address: SocketAddr,
+    pub ice: Credentials,
+    pub sources: Vec<Source>,
+    /// By the SSRC that the consumer was given.
+    pub sinks: HashMap<Ssrc, Sink>,
+    /// Consumers that were closed; packets of theirs may still be under way.
+    pub closed_sinks: Vec<Sink>,
+    /// Transport-wide feedback messages received, and the packets that they report.
+    pub feedback: u64,
+    pub packets_reported: u64,
+    pub alive: bool,
+    sender: Sender,
+    receiver: Receiver,
+    start: Instant,
+    next_check: Instant,
+    next_report: Instant,
+    checks: u64,
+    twcc: u16,
+    own_ssrc: Ssrc,
+}
+
+impl Peer {
+    pub fn new(
+        id: TransportId,
+        shard: usize,
+        address: SocketAddr,
+        ice: Credentials,
+        keys: &Keys,
+        start: Instant,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            shard,
+            address,
+            ice,
+            sources: Vec::new(),
+            sinks: HashMap::new(),
+            closed_sinks: Vec::new(),
+            feedback: 0,
+            packets_reported: 0,
+            alive: true,
+            sender: Sender::new(keys),
+            receiver: Receiver::new(keys),
+            start,
+            next_check: now,
+            next_report: now + REPORT_INTERVAL,
+            checks: 0,
+            twcc: 0,
+            own_ssrc: Ssrc(u32::from(address.port())),
+        }
+    }
+
+    /// When this peer next does something by itself.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let frames = self.sources.iter().filter(|s| s.active).map(|s| s.next_frame);
+        self.alive.then(|| frames.chain([self.next_check, self.next_report]).min()).flatten()
+    }
+
+    /// Everything that is due by `now`, sealed.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let mut datagrams = Vec::new();
+        if !self.alive {
+            return datagrams;
+        }
+        if self.next_check <= now {
+            self.next_check = now + CHECK_INTERVAL;
+            datagrams.push(self.check());
+        }
+        if self.next_report <= now {
+            self.next_report = now + REPORT_INTERVAL;
+            datagrams.push(self.report(now));
+        }
+        let since_start = now - self.start;
+        for source in &mut self.sources {
+            if !source.active || source.next_frame > now {
+                continue;
+            }
+            source.next_frame += source.interval();
+            for (seq, packet) in source.frame(since_start, &mut self.twcc) {
+                datagrams.push(seal(&self.sender, seq, packet));
+            }
+        }
+        datagrams
+    }
+
+    /// A padding probe on a source's own stream.
+    pub fn pad(&mut self, source: usize, now: Instant) -> Vec<u8> {
+        let (seq, packet) = self.sources[source].padding(now - self.start, &mut self.twcc);
+        seal(&self.sender, seq, packet)
+    }
+
+    /// An authenticated STUN check with nomination.
+    pub fn check(&mut self) -> Vec<u8> {
+        self.checks += 1;
+        let mut id = [0; 12];
+        id[..8].copy_from_slice(&self.checks.to_be_bytes());
+        let request = BindingRequest {
+            transaction_id: TransactionId(id),
+            username: format!("{}:peer", self.ice.ufrag).as_bytes(),
+            priority: 1,
+            role: Role::Controlling(7),
+            use_candidate: true,
+        };
+        let mut buffer = vec![0; 1500];
+        let len = stun::request(&mut buffer, &request, self.ice.password.as_bytes()).expect("fits");
+        buffer.truncate(len);
+        buffer
+    }
+
+    /// Asks for a key frame of the stream `ssrc`.
+    pub fn ask_key_frame(&mut self, ssrc: Ssrc) -> Vec<u8> {
+        let own = self.own_ssrc;
+        self.seal_compound(|compound| {
+            compound.push(|room| write_receiver_report(room, own, &[]));
+            compound.push(|room| write_picture_loss(room, own, ssrc));
+        })
+    }
+
+    /// Takes one datagram of the server's.
+    pub fn receive(&mut self, datagram: &mut [u8]) {
+        match classify(datagram) {
+            Kind::Rtp => {
+                let opened = match self.receiver.open_rtp(datagram) {
+                    Ok(opened) => opened,
+                    // The network may duplicate.
+                    Err(srtp::Error::Replayed) => return,
+                    Err(error) => panic!("the server sent RTP that does not open: {error:?}"),
+                };
+                if let Some(sink) = self.sinks.get_mut(&opened.header.ssrc) {
+                    sink.receive(&opened.header, opened.seq, &datagram[..opened.len]);
+                }
+            }
+            Kind::Rtcp => {
+                let len = match self.receiver.open_rtcp(datagram) {
+                    Ok(len) => len,
+                    Err(srtp::Error::Replayed) => return,
+                    Err(error) => panic!("the server sent RTCP that does not open: {error:?}"),
+                };
+                let compound = Compound::parse(&datagram[..len]).expect("well-formed RTCP");
+                compound.for_each(|packet| self.read(packet.expect("well-formed packet")));
+            }
+            Kind::Stun => {
+                let answer = stun::Message::new_checked(datagram).expect("well-formed answer");
+                assert!(answer.verify_integrity(self.ice.password.as_bytes()));
+            }
+            other => panic!("the server sent {other:?}"),
+        }
+    }
+
+    fn read(&mut self, packet: Packet<'_>) {
+        match packet {
+            Packet::SenderReport(report) => {
+                if let Some(sink) = self.sinks.get_mut(&report.info.ssrc) {
+                    sink.clock = Some((report.info.ntp, report.info.rtp));
+                }
+            }
+            Packet::ReceiverReport(report) => {
+                for block in report.blocks {
+                    let mut own = self.sources.iter_mut();
+                    let source = own.find(|s| s.ssrc == block.ssrc).expect("one of ours");
+                    source.says_labels = false;
+                }
+            }
+            Packet::PictureLoss(loss) => {
+                let mut own = self.sources.iter_mut();
+                let source = own.find(|s| s.ssrc == loss.media).expect("one of ours");
+                source.wants_key_frame = true;
+                source.key_frame_requests += 1;
+            }
+            Packet::TransportCc(feedback) => {
+                self.feedback += 1;
+                self.packets_reported += feedback.statuses().count() as u64;
+            }
+            Packet::SourceDescription(_) => {}
+            other => panic!("the server sent {other:?}"),
+        }
+    }
+
+    /// Sender reports of our sources; a receiver report on our sinks.
+    fn report(&mut self, now: Instant) -> Vec<u8> {
+        let since_start = now - self.start;
+        let seconds = since_start.as_secs();
+        let fraction = (u64::from(since_start.subsec_nanos()) << 32) / 1_000_000_000;
+        let ntp = NTP_EPOCH + (seconds << 32 | fraction);
+        let infos: Vec<SenderInfo> = self
+            .sources
+            .iter()
+            .filter(|source| source.sent_packets > 0)
+            .map(|source| SenderInfo {
+                ssrc: source.ssrc,
+                ntp,
+                rtp: source.timestamp(since_start),
+                packets: source.sent_packets,
+                octets: 0,
+            })
+            .collect();
+        let blocks: Vec<ReportBlock> = self
+            .sinks
+            .iter()
+            .filter_map(|(ssrc, sink)| Some((ssrc, sink.packets.last_key_value()?.0)))
+            .map(|(ssrc, highest)| ReportBlock {
+                ssrc: *ssrc,
+                fraction_lost: 0,
+                cumulative_lost: 0,
+                highest_sequence: highest.0 as u32,
+                jitter: 0,
+                last_sr: 0,
+                delay_since_last_sr: 0,
+            })
+            .take(31)
+            .collect();
+        let own = self.own_ssrc;
+        self.seal_compound(|compound| {
+            compound.push(|room| write_receiver_report(room, own, &blocks));
+            for info in &infos {
+                compound.push(|room| write_sender_report(room, info, &[]));
+                compound.push(|room| write_cname(room, info.ssrc, b"simulated"));
+            }
+        })
+    }
+
+    fn seal_compound(&mut self, fill: impl FnOnce(&mut CompoundWriter<'_>)) -> Vec<u8> {
+        let mut buffer = vec![0; 1500];
+        let mut compound = CompoundWriter::new(&mut buffer);
+        fill(&mut compound);
+        let len = compound.len();
+        let sealed = self.sender.seal_rtcp(&mut buffer, len).expect("fits");
+        buffer.truncate(sealed);
+        buffer
+    }
+
+    /// The stream of a consumer.
+    pub fn sink(&self, ssrc: u32) -> &Sink {
+        &self.sinks[&Ssrc(ssrc)]
+    }
+
+    /// Expects a consumer's stream.
+    pub fn expect(&mut self, ssrc: Ssrc, source: &Source, payload_type: PayloadType) {
+        self.sinks.insert(ssrc, Sink::new(source.kind, source.tag, payload_type));
+    }
+}
+
+fn seal(sender: &Sender, seq: SeqNo, mut packet: Vec<u8>) -> Vec<u8> {
+    let len = packet.len();
+    packet.resize(len + srtp::MAX_RTP_OVERHEAD, 0);
+    let sealed = sender.seal_rtp(seq, &mut packet, len).expect("fits");
+    packet.truncate(sealed);
+    packet
+}

@@ -1,0 +1,363 @@
+//! Engines, peers and a network under one virtual clock: nothing here sleeps, and a seed repeats a run.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use shardcast::id::{
+    Codec, ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, ShardId,
+    Ssrc, TransportId,
+};
+use shardcast::room::parcel::Parcel;
+use shardcast::room::spec::{
+    Command, ConsumerSpec, EncodingSpec, Event, Feedback, PayloadMapping, PayloadSpec, ProducerSpec,
+};
+use shardcast::room::{Datagram, Engine, Outbox};
+use shardcast::transport::dtls::Identity;
+use shardcast::transport::ice::Credentials;
+use shardcast::transport::srtp::{Keys, Master, Profile};
+use uuid::Uuid;
+
+use crate::media::{LEVEL_ID, MID_ID, RID_ID, Source, TWCC_ID};
+use crate::network::{Network, Node, Weather};
+use crate::peer::Peer;
+
+/// Making a certificate takes longer than most simulations.
+static IDENTITY: LazyLock<Arc<Identity>> =
+    LazyLock::new(|| Arc::new(Identity::generate().expect("a certificate")));
+
+/// Parcels that a queue between two shards holds.
+const PARCEL_QUEUE: usize = 512;
+
+/// Payload types and element ids on the consumers' side differ from the publishers' on purpose.
+pub const CONSUMER_AUDIO: PayloadType = PayloadType(100);
+pub const CONSUMER_VIDEO: PayloadType = PayloadType(101);
+
+pub struct World {
+    pub start: Instant,
+    pub now: Instant,
+    pub network: Network,
+    pub shards: Vec<Shard>,
+    pub peers: Vec<Peer>,
+    pub events: Vec<Event>,
+    pub producers: Vec<Published>,
+    ids: u128,
+}
+
+pub struct Shard {
+    pub engine: Engine,
+    parcels: VecDeque<(ShardId, Box<Parcel>)>,
+}
+
+/// A producer as control would remember it.
+pub struct Published {
+    pub id: ProducerId,
+    pub peer: usize,
+    /// Indices of its sources at the peer, lowest encoding first.
+    pub sources: Vec<usize>,
+    pub kind: MediaKind,
+    spec: ProducerSpec,
+    replicas: Vec<usize>,
+}
+
+/// Collects what an engine sends during one call.
+struct Collector {
+    room: Box<[u8; 1500]>,
+    sent: Vec<(SocketAddr, Vec<u8>)>,
+    parcels: Vec<(ShardId, Box<Parcel>)>,
+    /// Free slots of the queues to each shard.
+    free: Vec<usize>,
+}
+
+impl Outbox for Collector {
+    fn datagram(&mut self) -> Option<&mut [u8]> {
+        Some(&mut self.room[..])
+    }
+
+    fn send(&mut self, len: usize, to: SocketAddr) {
+        self.sent.push((to, self.room[..len].to_vec()));
+    }
+
+    fn hand_over(&mut self, to: ShardId, fill: &mut dyn FnMut(&mut Parcel)) -> bool {
+        let free = &mut self.free[usize::from(to.0)];
+        if *free == 0 {
+            return false;
+        }
+        *free -= 1;
+        let mut parcel = Box::<Parcel>::default();
+        fill(&mut parcel);
+        self.parcels.push((to, parcel));
+        true
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, shards: usize, weather: Weather) -> Self {
+        let start = Instant::now();
+        let shard = || Shard { engine: Engine::new(IDENTITY.clone()), parcels: VecDeque::new() };
+        Self {
+            start,
+            now: start,
+            network: Network::new(seed, weather),
+            shards: (0..shards).map(|_| shard()).collect(),
+            peers: Vec::new(),
+            events: Vec::new(),
+            producers: Vec::new(),
+            ids: u128::from(seed) << 64,
+        }
+    }
+
+    /// Ids follow from the seed too, since engines derive numbers from them.
+    fn id(&mut self) -> Uuid {
+        self.ids += 1;
+        let mixed = self.ids.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        Uuid::from_u128(mixed ^ (mixed >> 61))
+    }
+
+    /// A peer joins on a shard, its handshake done.
+    pub fn join(&mut self, shard: usize) -> usize {
+        let index = self.peers.len();
+        let id = TransportId(self.id());
+        let ice = Credentials {
+            ufrag: format!("ufrag{index}"),
+            password: "password-of-22-characters".to_owned(),
+        };
+        let keys = keys(index as u8);
+        let address = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 20_000 + index as u16));
+        let peer =
+            Peer::new(id, shard, address, ice.clone(), &keys.swapped(), self.start, self.now);
+        self.peers.push(peer);
+        let keys = Box::new(keys);
+        self.command(shard, Command::AddPresetTransport { id, ice, remote: address, keys });
+        index
+    }
+
+    /// A peer publishes `sources`: the encodings of one track, lowest first.
+    pub fn publish(&mut self, peer: usize, sources: Vec<Source>) -> usize {
+        let id = ProducerId(self.id());
+        let at = self.peers[peer].sources.len();
+        let first = &sources[0];
+        let (kind, payload_type, clock_rate) = (first.kind, first.payload_type, first.clock_rate);
+        let announces = sources.len() == 1 && first.rid.is_none();
+        let mut extensions = ExtensionMap::default();
+        extensions.set(Extension::Mid, MID_ID);
+        extensions.set(Extension::Rid, RID_ID);
+        extensions.set(Extension::TransportWideCc, TWCC_ID);
+        extensions.set(Extension::AudioLevel, LEVEL_ID);
+        let spec = ProducerSpec {
+            id,
+            transport: self.peers[peer].id,
+            kind,
+            paused: false,
+            mid: Some(first.mid),
+            encodings: sources
+                .iter()
+                .map(|source| EncodingSpec {
+                    ssrc: announces.then_some(source.ssrc),
+                    rtx_ssrc: None,
+                    rid: source.rid,
+                })
+                .collect(),
+            payloads: vec![PayloadSpec {
+                payload_type,
+                codec: if kind == MediaKind::Video { Codec::Vp8 } else { Codec::Opus },
+                clock_rate,
+                rtx: (kind == MediaKind::Video).then_some(PayloadType(97)),
+                feedback: Feedback { pli: true, fir: true, transport_cc: true },
+            }],
+            extensions,
+        };
+        self.command(self.peers[peer].shard, Command::AddProducer(Box::new(spec.clone())));
+        let count = sources.len();
+        self.peers[peer].sources.extend(sources);
+        let sources = (at..at + count).collect();
+        self.producers.push(Published { id, peer, sources, kind, spec, replicas: Vec::new() });
+        self.producers.len() - 1
+    }
+
+    /// Camera and microphone, as most peers have them. Returns the two producers.
+    pub fn publish_both(&mut self, peer: usize) -> (usize, usize) {
+        let base = 1000 * (peer as u32 + 1);
+        let audio = Source::audio(base, base, "0", self.now);
+        let video = Source::video(base + 1, base + 1, "1", None, self.now);
+        (self.publish(peer, vec![audio]), self.publish(peer, vec![video]))
+    }
+
+    /// A peer consumes a producer, as control would arrange it. Returns the consumer and its SSRC.
+    pub fn consume(&mut self, peer: usize, producer: usize) -> (ConsumerId, Ssrc) {
+        let id = ConsumerId(self.id());
+        let ssrc = Ssrc(id.0.as_u128() as u32);
+        let shard = self.peers[peer].shard;
+        self.lend(producer, shard);
+        let published = &self.producers[producer];
+        let consumer = match published.kind {
+            MediaKind::Audio => CONSUMER_AUDIO,
+            MediaKind::Video => CONSUMER_VIDEO,
+        };
+        let mut extensions = ExtensionMap::default();
+        extensions.set(Extension::Mid, 1);
+        extensions.set(Extension::AudioLevel, 6);
+        let spec = ConsumerSpec {
+            id,
+            transport: self.peers[peer].id,
+            producer: published.id,
+            kind: published.kind,
+            paused: false,
+            mid: Mid::new(format!("{}", ssrc.0 % 1000).as_bytes()).expect("short"),
+            ssrc,
+            rtx_ssrc: None,
+            payloads: vec![PayloadMapping {
+                producer: published.spec.payloads[0].payload_type,
+                consumer,
+                consumer_rtx: None,
+            }],
+            extensions,
+            cname: "simulated".to_owned(),
+        };
+        let (owner, source) = (published.peer, published.sources[0]);
+        let sink = {
+            let source = &self.peers[owner].sources[source];
+            crate::media::Sink::new(source.kind, source.tag, consumer)
+        };
+        self.peers[peer].sinks.insert(ssrc, sink);
+        self.command(shard, Command::AddConsumer(Box::new(spec)));
+        (id, ssrc)
+    }
+
+    /// Makes a replica where there is none yet.
+    fn lend(&mut self, producer: usize, to: usize) {
+        let published = &mut self.producers[producer];
+        let home = self.peers[published.peer].shard;
+        if home == to || published.replicas.contains(&to) {
+            return;
+        }
+        published.replicas.push(to);
+        let (id, spec) = (published.id, Box::new(published.spec.clone()));
+        self.command(to, Command::AddReplica { producer: spec, home: ShardId(home as u16) });
+        self.command(home, Command::Lend { producer: id, to: ShardId(to as u16) });
+    }
+
+    pub fn command(&mut self, shard: usize, command: Command) {
+        let now = self.now;
+        self.with_engine(shard, |engine, out| engine.command(now, command, out));
+    }
+
+    /// Sends `datagram` to a shard as if it came from `from`, past the network.
+    pub fn inject(&mut self, shard: usize, from: SocketAddr, datagram: &[u8]) {
+        let now = self.now;
+        let mut bytes = datagram.to_vec();
+        self.with_engine(shard, |engine, out| {
+            engine.receive(now, &mut [Datagram { from, received_at: now, bytes: &mut bytes }], out);
+        });
+    }
+
+    /// A peer sends one datagram of its own through the network.
+    pub fn send(&mut self, peer: usize, datagram: &[u8]) {
+        let Peer { address, shard, .. } = self.peers[peer];
+        self.network.send(self.now, address, Node::Shard(shard), datagram);
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some(at) = self.next_moment().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.step();
+        }
+        self.now = end;
+    }
+
+    /// What must hold at the end of every run.
+    pub fn check_sinks(&self) {
+        for peer in &self.peers {
+            peer.sinks.values().chain(&peer.closed_sinks).for_each(crate::media::Sink::check);
+        }
+    }
+
+    fn next_moment(&mut self) -> Option<Instant> {
+        let shards = self.shards.iter_mut().filter_map(|shard| shard.engine.next_timeout());
+        let peers = self.peers.iter().filter_map(Peer::next_timeout);
+        shards.chain(peers).chain(self.network.next_landing()).min()
+    }
+
+    fn step(&mut self) {
+        let now = self.now;
+        for index in 0..self.peers.len() {
+            for datagram in self.peers[index].handle_timeout(now) {
+                self.send(index, &datagram);
+            }
+        }
+        self.deliver();
+        for shard in 0..self.shards.len() {
+            self.with_engine(shard, |engine, out| engine.handle_timeout(now, out));
+        }
+        while let Some((shard, (from, parcel))) = self.next_parcel() {
+            self.with_engine(shard, |engine, out| engine.receive_parcel(now, from, &parcel, out));
+        }
+    }
+
+    /// Lands what is due; what reaches one shard in the same moment is one drain.
+    fn deliver(&mut self) {
+        let now = self.now;
+        let mut drains: Vec<Vec<(SocketAddr, Vec<u8>)>> = vec![Vec::new(); self.shards.len()];
+        while let Some(mut flight) = self.network.land(now) {
+            match flight.to {
+                Node::Shard(shard) => drains[shard].push((flight.from, flight.bytes)),
+                Node::Peer(peer) if self.peers[peer].alive => {
+                    self.peers[peer].receive(&mut flight.bytes);
+                }
+                Node::Peer(_) => {}
+            }
+        }
+        for (shard, mut drain) in drains.into_iter().enumerate() {
+            let mut datagrams: Vec<Datagram<'_>> = drain
+                .iter_mut()
+                .map(|(from, bytes)| Datagram { from: *from, received_at: now, bytes })
+                .collect();
+            if !datagrams.is_empty() {
+                self.with_engine(shard, |engine, out| engine.receive(now, &mut datagrams, out));
+            }
+        }
+    }
+
+    fn next_parcel(&mut self) -> Option<(usize, (ShardId, Box<Parcel>))> {
+        let shard = self.shards.iter().position(|shard| !shard.parcels.is_empty())?;
+        Some((shard, self.shards[shard].parcels.pop_front()?))
+    }
+
+    fn with_engine(&mut self, shard: usize, call: impl FnOnce(&mut Engine, &mut Collector)) {
+        let mut out = Collector {
+            room: Box::new([0; 1500]),
+            sent: Vec::new(),
+            parcels: Vec::new(),
+            free: self.shards.iter().map(|s| PARCEL_QUEUE - s.parcels.len()).collect(),
+        };
+        call(&mut self.shards[shard].engine, &mut out);
+        let own = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + shard as u16));
+        for (to, bytes) in out.sent {
+            if let Some(peer) = self.peers.iter().position(|peer| peer.address == to) {
+                self.network.send(self.now, own, Node::Peer(peer), &bytes);
+            }
+        }
+        for (to, parcel) in out.parcels {
+            self.shards[usize::from(to.0)].parcels.push_back((ShardId(shard as u16), parcel));
+        }
+        while let Some(event) = self.shards[shard].engine.poll_event() {
+            self.events.push(event);
+        }
+    }
+}
+
+/// Keys of a peer, as the server holds them; the peer has them swapped.
+fn keys(peer: u8) -> Keys {
+    let profile = Profile::ALL[usize::from(peer) % Profile::ALL.len()];
+    let (key_len, salt_len) = (profile.key_len(), profile.salt_len());
+    let (local, remote) = ([peer; 32], [peer ^ 0x80; 32]);
+    Keys::new(
+        profile,
+        Master { key: &local[..key_len], salt: &local[..salt_len] },
+        Master { key: &remote[..key_len], salt: &remote[..salt_len] },
+    )
+    .expect("lengths fit the profile")
+}
