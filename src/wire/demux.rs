@@ -25,3 +25,41 @@ pub fn classify(datagram: &[u8]) -> Kind {
         _ => Kind::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_first_byte() {
+        // RFC 7983 §7; ZRTP (16 to 19) and TURN channels (64 to 79) are not ours.
+        for first in 0..=u8::MAX {
+            let expected = match first {
+                0..=3 => Kind::Stun,
+                20..=63 => Kind::Dtls,
+                128..=191 => Kind::Rtp,
+                4..=19 | 64..=127 | 192..=255 => Kind::Unknown,
+            };
+            assert_eq!(classify(&[first, 96, 0, 0]), expected, "first byte {first}");
+        }
+    }
+
+    #[test]
+    fn every_second_byte() {
+        // RFC 5761 §4: RTCP is told from RTP by the byte that holds the packet type.
+        for second in 0..=u8::MAX {
+            let expected = if (192..=223).contains(&second) { Kind::Rtcp } else { Kind::Rtp };
+            for first in [128, 191] {
+                assert_eq!(classify(&[first, second]), expected, "second byte {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn too_short_to_tell() {
+        assert_eq!(classify(&[]), Kind::Unknown);
+        assert_eq!(classify(&[128]), Kind::Unknown);
+        assert_eq!(classify(&[0]), Kind::Stun);
+        assert_eq!(classify(&[22]), Kind::Dtls);
+    }
+}

@@ -1,10 +1,13 @@
-//! RTP packets (RFC 3550 §5.1) with header extensions (RFC 8285).
+//! RTP packets (RFC 3550 §5.1) with header extensions (RFC 8285) and retransmission (RFC 4588).
 
 use crate::id::{PayloadType, Ssrc};
+use crate::wire::extension;
 use crate::wire::{Malformed, Result};
 
 /// Bytes of the fixed header.
 pub const FIXED_HEADER_LEN: usize = 12;
+/// Bytes in front of the original payload in a retransmission (RFC 4588 §4).
+pub const RTX_HEADER_LEN: usize = 2;
 
 /// The fixed header's fields and where the parts of the packet lie.
 ///
@@ -84,6 +87,220 @@ impl Header {
                 Ok(&payload[..payload.len() - usize::from(count)])
             }
             _ => Err(Malformed),
+        }
+    }
+
+    /// Whether the opened `packet` carries nothing but padding: a bandwidth probe, or a filler that
+    /// must not take part in the rewriting of the stream.
+    pub fn is_padding_only(&self, packet: &[u8]) -> bool {
+        self.padding && self.payload(packet).is_ok_and(<[u8]>::is_empty)
+    }
+}
+
+/// The fixed header's fields as a sender chooses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fields {
+    /// Whether the payload will end with padding.
+    pub padding: bool,
+    /// The marker bit.
+    pub marker: bool,
+    /// The payload type, 0 to 127.
+    pub payload_type: PayloadType,
+    /// The sequence number as it stands on the wire.
+    pub sequence: u16,
+    /// The timestamp, in units of the codec's clock.
+    pub timestamp: u32,
+    /// The synchronization source.
+    pub ssrc: Ssrc,
+}
+
+impl Fields {
+    /// The fields of a received header, to be changed before they are written.
+    pub const fn of(header: &Header) -> Self {
+        Self {
+            padding: header.padding,
+            marker: header.marker,
+            payload_type: header.payload_type,
+            sequence: header.sequence,
+            timestamp: header.timestamp,
+            ssrc: header.ssrc,
+        }
+    }
+}
+
+/// Writes a header without CSRCs to the start of `out`, with the elements that `extensions` pushes,
+/// and returns its length: where the payload goes. `None` if it does not fit.
+pub fn write_header(
+    out: &mut [u8],
+    fields: &Fields,
+    extensions: impl FnOnce(&mut extension::Writer<'_>),
+) -> Option<usize> {
+    let (fixed, rest) = out.split_first_chunk_mut::<FIXED_HEADER_LEN>()?;
+    let mut writer = extension::Writer::new(rest);
+    extensions(&mut writer);
+    let block_len = writer.finish()?;
+    let has_extension = block_len != 0;
+    fixed[0] = 2 << 6 | u8::from(fields.padding) << 5 | u8::from(has_extension) << 4;
+    fixed[1] = u8::from(fields.marker) << 7 | (fields.payload_type.0 & 0x7f);
+    fixed[2..4].copy_from_slice(&fields.sequence.to_be_bytes());
+    fixed[4..8].copy_from_slice(&fields.timestamp.to_be_bytes());
+    fixed[8..12].copy_from_slice(&fields.ssrc.0.to_be_bytes());
+    Some(FIXED_HEADER_LEN + block_len)
+}
+
+/// Splits a retransmission's payload into the original sequence number and the original payload
+/// (RFC 4588 §4). `None` if it is too short, as the padding-only probes on an RTX stream are.
+pub fn split_rtx(payload: &[u8]) -> Option<(u16, &[u8])> {
+    let (&original, rest) = payload.split_first_chunk::<RTX_HEADER_LEN>()?;
+    Some((u16::from_be_bytes(original), rest))
+}
+
+/// Writes a retransmission's payload to the start of `out` (RFC 4588 §4) and returns its length;
+/// `None` if it does not fit.
+pub fn write_rtx(out: &mut [u8], original_sequence: u16, payload: &[u8]) -> Option<usize> {
+    let (head, rest) = out.split_first_chunk_mut::<RTX_HEADER_LEN>()?;
+    rest.get_mut(..payload.len())?.copy_from_slice(payload);
+    *head = original_sequence.to_be_bytes();
+    Some(RTX_HEADER_LEN + payload.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::extension::Elements;
+    use proptest::prelude::*;
+
+    /// Two CSRCs, an extension block of one word, three bytes of payload, two of padding.
+    const FULL: [u8; 33] = [
+        0xb2, 0xe0, 0x12, 0x34, 0, 0, 0, 9, 0xca, 0xfe, 0xba, 0xbe, // fixed header
+        0, 0, 0, 1, 0, 0, 0, 2, // CSRCs
+        0xBE, 0xDE, 0, 1, 0x10, 0x55, 0, 0, // extension
+        b'a', b'b', b'c', 0, 2, // payload, padding
+    ];
+
+    #[test]
+    fn every_field_is_found() {
+        let header = Header::parse(&FULL).unwrap();
+        let expected = Header {
+            padding: true,
+            marker: true,
+            payload_type: PayloadType(96),
+            sequence: 0x1234,
+            timestamp: 9,
+            ssrc: Ssrc(0xcafe_babe),
+            extension_profile: Some(0xBEDE),
+            extension_start: 24,
+            len: 28,
+        };
+        assert_eq!(header, expected);
+        assert_eq!(header.payload(&FULL), Ok(&b"abc"[..]));
+        assert!(!header.is_padding_only(&FULL));
+    }
+
+    #[test]
+    fn every_cut_inside_the_header_is_malformed() {
+        // RFC 3550 §5.1, §5.3.1: CSRCs and extension must lie inside.
+        for len in 0..28 {
+            assert_eq!(Header::parse(&FULL[..len]), Err(Malformed), "{len} bytes");
+        }
+        for len in 28..=FULL.len() {
+            assert!(Header::parse(&FULL[..len]).is_ok(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn other_versions_are_malformed() {
+        for version in [0, 1, 3u8] {
+            let mut packet = FULL;
+            packet[0] = packet[0] & 0x3f | version << 6;
+            assert_eq!(Header::parse(&packet), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn a_lying_padding_count_is_malformed() {
+        // RFC 3550 §5.1: the count includes itself, and there are 5 bytes behind the header.
+        let header = Header::parse(&FULL).unwrap();
+        for (count, expected) in [(0, None), (1, Some(4)), (5, Some(0)), (6, None), (255, None)] {
+            let mut packet = FULL;
+            packet[32] = count;
+            assert_eq!(header.payload(&packet).ok().map(<[u8]>::len), expected, "count {count}");
+            assert_eq!(header.is_padding_only(&packet), expected == Some(0), "count {count}");
+        }
+        assert_eq!(header.payload(&FULL[..28]), Err(Malformed), "no byte that counts");
+        assert_eq!(header.payload(&FULL[..20]), Err(Malformed), "a shorter packet");
+    }
+
+    #[test]
+    fn an_empty_payload_without_padding_is_no_padding() {
+        let packet = [0x80, 96, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3];
+        assert!(!Header::parse(&packet).unwrap().is_padding_only(&packet));
+    }
+
+    #[test]
+    fn retransmissions_carry_the_original_number() {
+        // RFC 4588 §4.
+        let mut out = [0; 8];
+        assert_eq!(write_rtx(&mut out, 0x1234, b"abc"), Some(5));
+        assert_eq!(split_rtx(&out[..5]), Some((0x1234, &b"abc"[..])));
+        assert_eq!(split_rtx(&[0x12]), None);
+        assert_eq!(write_rtx(&mut out[..4], 0x1234, b"abc"), None);
+    }
+
+    prop_compose! {
+        fn any_fields()(
+            (padding, marker) in any::<(bool, bool)>(),
+            payload_type in 0u8..128,
+            (sequence, timestamp, ssrc) in any::<(u16, u32, u32)>(),
+        ) -> Fields {
+            let (payload_type, ssrc) = (PayloadType(payload_type), Ssrc(ssrc));
+            Fields { padding, marker, payload_type, sequence, timestamp, ssrc }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_parsed(
+            fields in any_fields(),
+            elements in prop::collection::vec(
+                (1u8.., prop::collection::vec(any::<u8>(), 0..20)), 0..5),
+            payload in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let mut packet = [0; 300];
+            let len = write_header(&mut packet, &fields, |writer| {
+                for (id, data) in &elements {
+                    writer.push(*id, data);
+                }
+            }).unwrap();
+            packet[len..len + payload.len()].copy_from_slice(&payload);
+            let packet = &packet[..len + payload.len()];
+
+            let header = Header::parse(packet).unwrap();
+            prop_assert_eq!(Fields::of(&header), fields);
+            prop_assert_eq!(usize::from(header.len), len);
+            prop_assert_eq!(header.extension_profile.is_some(), !elements.is_empty());
+            let found: Vec<_> =
+                Elements::of(&header, packet).map(|(id, data)| (id, data.to_vec())).collect();
+            prop_assert_eq!(found, elements);
+            if !fields.padding {
+                prop_assert_eq!(header.payload(packet), Ok(&payload[..]));
+            }
+        }
+
+        #[test]
+        fn a_buffer_too_small_is_noticed(fields in any_fields(), room in 0usize..20) {
+            let mut out = vec![0; room];
+            let written = write_header(&mut out, &fields, |writer| { writer.push(1, &[1, 2]); });
+            prop_assert_eq!(written, None);
+        }
+
+        #[test]
+        fn any_bytes_are_total(packet in prop::collection::vec(any::<u8>(), 0..100)) {
+            if let Ok(header) = Header::parse(&packet) {
+                prop_assert!(usize::from(header.len) <= packet.len());
+                let _ = header.payload(&packet);
+                prop_assert!(Elements::of(&header, &packet).count() <= packet.len());
+            }
         }
     }
 }
