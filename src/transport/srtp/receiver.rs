@@ -13,7 +13,7 @@ use crate::wire::seq::SeqNo;
 /// and a call may last a day, so the bound is far above what is in use at once. None is ever
 /// forgotten: RFC 3711 §3.3.2 wants a packet refused that was seen under the same key, and without
 /// its window a recording of it would be let in. Only a peer who holds the keys can make this grow;
-/// its table then takes 152 kB for RTP and 40 kB for RTCP.
+/// its tables then take 156 kB for RTP and 41 kB for RTCP.
 pub const MAX_SSRCS: usize = 1024;
 
 /// RTP packets behind the newest one of their SSRC that may still arrive. A key frame at 4 Mbit/s is

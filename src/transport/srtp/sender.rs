@@ -1,9 +1,8 @@
 //! Sealing what we send.
 
-use super::Keys;
-use super::Profile;
-use super::cipher::{Cipher, RTCP_CLEAR_LEN, RTCP_ENCRYPTED};
+use super::cipher::{Cipher, RTCP_ENCRYPTED};
 use super::receiver::{RTP_INDEX_END, rtcp_ssrc};
+use super::{Keys, Profile};
 use crate::wire::rtp;
 use crate::wire::seq::SeqNo;
 
@@ -66,4 +65,84 @@ impl Sender {
     }
 }
 
-const _: () = assert!(RTCP_CLEAR_LEN == 8);
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{SSRC, keys, rtcp, rtp, seal_rtcp};
+    use super::super::{RTCP_WINDOW, Receiver};
+    use super::*;
+
+    fn sender(profile: Profile) -> Sender {
+        Sender::new(&keys(profile))
+    }
+
+    #[test]
+    fn needs_room_for_what_it_adds() {
+        for profile in Profile::ALL {
+            let mut sender = sender(profile);
+            let (plain, compound) = (rtp(SSRC, SeqNo(3), 50), rtcp(SSRC, 2));
+            let mut buffer = vec![0; plain.len() + profile.rtp_overhead()];
+            buffer[..plain.len()].copy_from_slice(&plain);
+            let short = buffer.len() - 1;
+            assert_eq!(sender.seal_rtp(SeqNo(3), &mut buffer[..short], plain.len()), None);
+            assert_eq!(buffer[..plain.len()], plain, "a refused packet is left alone");
+            assert_eq!(sender.seal_rtp(SeqNo(3), &mut buffer, short + 2), None);
+            assert_eq!(sender.seal_rtp(SeqNo(3), &mut buffer, plain.len()), Some(short + 1));
+
+            let mut buffer = vec![0; compound.len() + profile.rtcp_overhead()];
+            buffer[..compound.len()].copy_from_slice(&compound);
+            let short = buffer.len() - 1;
+            assert_eq!(sender.seal_rtcp(&mut buffer[..short], compound.len()), None);
+            assert_eq!(sender.seal_rtcp(&mut buffer, compound.len()), Some(short + 1));
+        }
+    }
+
+    #[test]
+    fn refuses_headers_that_lie() {
+        let mut sender = sender(Profile::AeadAes128Gcm);
+        let mut buffer = rtp(SSRC, SeqNo(3), 50);
+        let len = buffer.len();
+        buffer.resize(len + 100, 0);
+        assert_eq!(sender.seal_rtp(SeqNo(4), &mut buffer, len), None, "another number");
+        assert_eq!(sender.seal_rtp(SeqNo(3), &mut buffer, 11), None);
+        assert_eq!(sender.seal_rtp(SeqNo(3), &mut buffer, 23), None, "inside the extension");
+        buffer[0] = 0x40;
+        assert_eq!(sender.seal_rtp(SeqNo(3), &mut buffer, len), None, "version 1");
+        assert_eq!(sender.seal_rtcp(&mut buffer, len), None, "version 1");
+        buffer[0] = 0x80;
+        assert_eq!(sender.seal_rtcp(&mut buffer, 7), None);
+        assert!(sender.seal_rtcp(&mut buffer, 8).is_some());
+    }
+
+    /// RFC 3711 §9.2: no index is used twice, so the last one is the end.
+    #[test]
+    fn stops_at_the_last_index() {
+        for profile in Profile::ALL {
+            let (mut sender, mut buffer) = (sender(profile), rtcp(SSRC, 0));
+            buffer.resize(100, 0);
+            sender.rtcp_index = (1 << 31) - 1;
+            let sealed = seal_rtcp(&mut sender, &rtcp(SSRC, 0));
+            assert_eq!(sender.seal_rtcp(&mut buffer, 8), None);
+            assert_eq!(sender.seal_rtcp(&mut buffer, 8), None);
+            let mut receiver = Receiver::new(&keys(profile).swapped());
+            assert_eq!(receiver.open_rtcp(&mut sealed.clone()), Ok(8));
+
+            let last = SeqNo((1 << 48) - 1);
+            let mut buffer = rtp(SSRC, last, 10);
+            let len = buffer.len();
+            buffer.resize(100, 0);
+            assert!(sender.seal_rtp(last, &mut buffer, len).is_some());
+            let over = SeqNo(last.0 + 1);
+            buffer[..len].copy_from_slice(&rtp(SSRC, over, 10));
+            assert_eq!(sender.seal_rtp(over, &mut buffer, len), None);
+        }
+    }
+
+    #[test]
+    fn each_compound_has_the_next_index() {
+        let mut sender = sender(Profile::AeadAes256Gcm);
+        for index in 0..=RTCP_WINDOW as u32 {
+            let sealed = seal_rtcp(&mut sender, &rtcp(index, 1));
+            assert_eq!(sealed[sealed.len() - 4..], (1 << 31 | index).to_be_bytes());
+        }
+    }
+}
