@@ -63,7 +63,12 @@ pub(super) struct Admitted {
 
 impl Consumer {
     /// `first` is the sequence number of the first packet; its rollover count must be 0.
-    pub(super) fn new(spec: &ConsumerSpec, transport: usize, producer: usize, first: SeqNo) -> Self {
+    pub(super) fn new(
+        spec: &ConsumerSpec,
+        transport: usize,
+        producer: usize,
+        first: SeqNo,
+    ) -> Self {
         Self {
             id: spec.id,
             transport,
@@ -117,12 +122,17 @@ impl Consumer {
     }
 
     /// Decides about one packet, in order of arrival: the numbers that it leaves with, if it does.
-    pub(super) fn admit(&mut self, packet: &Opened, clock_rate: u32, now: Instant) -> Option<Admitted> {
+    pub(super) fn admit(
+        &mut self,
+        packet: &Opened,
+        clock_rate: u32,
+        now: Instant,
+    ) -> Option<Admitted> {
         if self.paused || self.encoding != Some(packet.encoding) {
             return None;
         }
         let mapping = self.payloads.iter().find(|m| m.producer == packet.header.payload_type);
-        let Some(mapping) = mapping.filter(|_| packet.payload_len > 0) else {
+        let Some(mapping) = mapping.copied().filter(|_| packet.payload_len > 0) else {
             // Padding, or a codec that this peer does not take: left out without a gap.
             self.rewriter.skip(packet.seq);
             return None;

@@ -99,7 +99,8 @@ impl Opened {
             }
             // `data` is a part of `packet`, so the distance is its offset.
             let start = data.as_ptr() as usize - packet.as_ptr() as usize;
-            self.elements[count] = Element { extension, start: start as u16, len: data.len() as u8 };
+            self.elements[count] =
+                Element { extension, start: start as u16, len: data.len() as u8 };
             self.element_count += 1;
         }
     }

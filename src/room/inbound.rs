@@ -35,9 +35,8 @@ impl Engine {
         }
         // A burst may interleave producers; within one, order of arrival is kept.
         opened.sort_unstable_by_key(|packet| (packet.producer, packet.datagram));
-        let bytes = |packet: &Opened| {
-            &drain[packet.datagram as usize].bytes[..usize::from(packet.len)]
-        };
+        let bytes =
+            |packet: &Opened| &drain[packet.datagram as usize].bytes[..usize::from(packet.len)];
         for packets in opened.chunk_by(|a, b| a.producer == b.producer) {
             self.lend(now, packets, bytes, out);
             self.forward(now, packets, bytes, out);

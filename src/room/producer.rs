@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::id::{Codec, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, Rid, ShardId, Ssrc};
+use crate::id::{Codec, ExtensionMap, Mid, PayloadType, ProducerId, Rid, ShardId, Ssrc};
 use crate::media::clock::SenderClock;
 use crate::media::keyframe::KeyFrameRequests;
 use crate::media::reception::Reception;
@@ -24,7 +24,6 @@ pub(super) enum Source {
 pub(super) struct Producer {
     pub(super) id: ProducerId,
     pub(super) source: Source,
-    pub(super) kind: MediaKind,
     pub(super) paused: bool,
     pub(super) mid: Option<Mid>,
     pub(super) payloads: Vec<PayloadSpec>,
@@ -79,7 +78,6 @@ impl Producer {
         Self {
             id: spec.id,
             source,
-            kind: spec.kind,
             paused: spec.paused,
             mid: spec.mid,
             payloads: spec.payloads.clone(),
@@ -116,12 +114,17 @@ impl Producer {
 
     /// The stream that a packet with these labels and payload type belongs to, if it is this producer's
     /// (RFC 8843 §9.2: MID first, then RID, then payload type).
-    pub(super) fn claims(&self, labels: &Labels, payload_type: PayloadType) -> Option<(u8, Stream)> {
+    pub(super) fn claims(
+        &self,
+        labels: &Labels,
+        payload_type: PayloadType,
+    ) -> Option<(u8, Stream)> {
         if labels.mid.is_some() && labels.mid != self.mid {
             return None;
         }
         let stream = self.stream_of(payload_type)?;
-        let rid = if stream == Stream::Rtx { labels.repaired_rid.or(labels.rid) } else { labels.rid };
+        let rid =
+            if stream == Stream::Rtx { labels.repaired_rid.or(labels.rid) } else { labels.rid };
         let index = match rid {
             Some(rid) => self.encodings.iter().position(|e| e.spec.rid == Some(rid))?,
             // Without a RID only a lone encoding can be meant, and only if its SSRC is not known.

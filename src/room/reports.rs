@@ -66,11 +66,7 @@ impl Engine {
     }
 
     /// Tells a publisher when its packets arrived.
-    pub(super) fn send_transport_feedback(
-        &mut self,
-        key: usize,
-        out: &mut impl Outbox,
-    ) {
+    pub(super) fn send_transport_feedback(&mut self, key: usize, out: &mut impl Outbox) {
         let Some(path) = self.paths.get_mut(key) else { return };
         let media = path.routes.keys().next().copied().unwrap_or(Ssrc(0));
         for _ in 0..MAX_FEEDBACK {

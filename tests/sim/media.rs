@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use shardcast::id::{MediaKind, Mid, PayloadType, Rid, Ssrc};
+use shardcast::wire::extension::Elements;
 use shardcast::wire::rtp::{self, Fields, Header};
 use shardcast::wire::seq::SeqNo;
 
@@ -15,6 +16,8 @@ pub const MID_ID: u8 = 9;
 pub const RID_ID: u8 = 10;
 pub const TWCC_ID: u8 = 4;
 pub const LEVEL_ID: u8 = 1;
+/// What consumers were told the MID's id is.
+pub const CONSUMER_MID_ID: u8 = 1;
 
 /// NTP time of the moment at which every simulation begins.
 pub const NTP_EPOCH: u64 = 3_900_000_000 << 32;
@@ -223,6 +226,7 @@ pub struct Sink {
     pub packets: BTreeMap<SeqNo, Received>,
     /// The last sender report: NTP and RTP timestamps.
     pub clock: Option<(u64, u32)>,
+    /// The MIDs that packets said, in order of arrival.
     pub mids: Vec<Mid>,
 }
 
@@ -247,6 +251,11 @@ impl Sink {
         let stamp = read_stamp(self.kind, payload);
         assert_eq!(stamp.source, self.source, "nobody else's media");
         let received = Received { timestamp: header.timestamp, marker: header.marker, stamp };
+        for (id, data) in Elements::of(header, packet) {
+            if id == CONSUMER_MID_ID {
+                self.mids.push(Mid::new(data).expect("a valid MID"));
+            }
+        }
         let before = self.packets.insert(seq, received);
         assert!(before.is_none(), "each sequence number once");
     }

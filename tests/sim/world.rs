@@ -19,7 +19,7 @@ use shardcast::transport::ice::Credentials;
 use shardcast::transport::srtp::{Keys, Master, Profile};
 use uuid::Uuid;
 
-use crate::media::{LEVEL_ID, MID_ID, RID_ID, Source, TWCC_ID};
+use crate::media::{CONSUMER_MID_ID, LEVEL_ID, MID_ID, RID_ID, Source, TWCC_ID};
 use crate::network::{Network, Node, Weather};
 use crate::peer::Peer;
 
@@ -196,7 +196,7 @@ impl World {
             MediaKind::Video => CONSUMER_VIDEO,
         };
         let mut extensions = ExtensionMap::default();
-        extensions.set(Extension::Mid, 1);
+        extensions.set(Extension::Mid, CONSUMER_MID_ID);
         extensions.set(Extension::AudioLevel, 6);
         let spec = ConsumerSpec {
             id,

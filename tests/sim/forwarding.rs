@@ -1,0 +1,297 @@
+//! What receivers get, in calm and in rough weather.
+
+use std::time::Duration;
+
+use shardcast::id::MediaKind;
+use shardcast::room::Drop;
+use shardcast::room::spec::{Command, Event};
+use shardcast::transport::CloseReason;
+
+use crate::media::{Sink, Source};
+use crate::network::Weather;
+use crate::world::World;
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Every receiver's streams, with what they should be.
+fn sinks(world: &World) -> impl Iterator<Item = &Sink> {
+    world.peers.iter().flat_map(|peer| peer.sinks.values())
+}
+
+/// `peers` peers on `shards` shards, each sending audio and video to all others.
+fn meeting(seed: u64, shards: usize, peers: usize, weather: Weather) -> World {
+    let mut world = World::new(seed, shards, weather);
+    for index in 0..peers {
+        world.join(index % shards);
+    }
+    for peer in 0..peers {
+        let (audio, video) = world.publish_both(peer);
+        for other in (0..peers).filter(|other| *other != peer) {
+            world.consume(other, audio);
+            world.consume(other, video);
+        }
+    }
+    world
+}
+
+#[test]
+fn in_calm_weather_everything_arrives_in_order_and_once() {
+    let mut world = meeting(1, 1, 3, Weather::CALM);
+    world.run(seconds(10));
+    world.check_sinks();
+    for sink in sinks(&world) {
+        assert_eq!(sink.missing(), 0);
+        let frames = if sink.kind == MediaKind::Video { 290 } else { 490 };
+        assert!(sink.frames() >= frames, "{:?}: {} frames", sink.kind, sink.frames());
+    }
+    assert_eq!(world.shards[0].engine.counters().dropped_in_all(), 0);
+}
+
+#[test]
+fn a_room_spans_shards() {
+    let mut world = meeting(2, 3, 4, Weather::CALM);
+    world.run(seconds(10));
+    world.check_sinks();
+    for sink in sinks(&world) {
+        assert_eq!(sink.missing(), 0);
+        assert!(sink.frames() >= 290, "{:?}: {} frames", sink.kind, sink.frames());
+    }
+}
+
+/// Audio and video of one peer are presented by their sender reports: both clocks must be right.
+#[test]
+fn sender_reports_keep_lip_sync_on_every_shard() {
+    let mut world = meeting(3, 2, 2, Weather::ROUGH);
+    world.run(seconds(12));
+    for sink in sinks(&world) {
+        let error = sink.clock_error().expect("a sender report came");
+        assert!(error.abs() < 0.001, "{:?} is {error} s off", sink.kind);
+    }
+}
+
+#[test]
+fn in_rough_weather_only_what_was_lost_is_missing() {
+    let mut world = meeting(4, 2, 3, Weather::ROUGH);
+    world.run(seconds(20));
+    world.check_sinks();
+    for sink in sinks(&world) {
+        let share = sink.missing() as f64 / (sink.packets.len() as f64 + sink.missing() as f64);
+        // Two hops of 5 % each, far from the bounds for thousands of packets.
+        assert!((0.04..0.16).contains(&share), "{:?} misses {share}", sink.kind);
+    }
+}
+
+/// RFC 8843 §9.2: the MID is said until the receiver knows the SSRC, and not for ever.
+#[test]
+fn payload_types_and_mids_are_the_consumers_own() {
+    let mut world = World::new(5, 1, Weather::CALM);
+    let (publisher, viewer) = (world.join(0), world.join(0));
+    let (_, video) = world.publish_both(publisher);
+    let (_, ssrc) = world.consume(viewer, video);
+    world.run(seconds(5));
+    // `Sink::receive` has checked the payload type of every packet.
+    let mids = &world.peers[viewer].sinks[&ssrc].mids;
+    assert!(!mids.is_empty(), "the first packets say the MID");
+    assert!(mids.len() < 200, "and the later ones do not");
+    assert!(mids.iter().all(|mid| mid.to_string() == format!("{}", ssrc.0 % 1000)));
+}
+
+#[test]
+fn a_paused_consumer_gets_nothing_and_continues_without_a_gap() {
+    let mut world = World::new(6, 1, Weather::CALM);
+    let (publisher, viewer) = (world.join(0), world.join(0));
+    let (audio, video) = world.publish_both(publisher);
+    let consumers = [world.consume(viewer, audio), world.consume(viewer, video)];
+    world.run(seconds(3));
+    for (id, _) in consumers {
+        world.command(0, Command::SetConsumerPaused { id, paused: true });
+    }
+    world.run(seconds(1));
+    let before: Vec<usize> = sinks(&world).map(|sink| sink.packets.len()).collect();
+    world.run(seconds(2));
+    let after: Vec<usize> = sinks(&world).map(|sink| sink.packets.len()).collect();
+    assert_eq!(before, after, "nothing while paused");
+    for (id, _) in consumers {
+        world.command(0, Command::SetConsumerPaused { id, paused: false });
+    }
+    world.run(seconds(3));
+    world.check_sinks();
+    for sink in sinks(&world) {
+        assert_eq!(sink.missing(), 0, "{:?}: a pause is no loss", sink.kind);
+        let mut packets = sink.packets.values();
+        let resumed = packets.find(|p| p.stamp.captured > 5_900_000).expect("it goes on");
+        assert!(sink.kind == MediaKind::Audio || resumed.stamp.key, "video with a key frame");
+    }
+}
+
+#[test]
+fn a_paused_producer_is_silent_for_all_and_resumes_with_a_key_frame() {
+    let mut world = meeting(7, 2, 3, Weather::CALM);
+    world.run(seconds(3));
+    let video = &world.producers[1];
+    let (id, owner) = (video.id, video.peer);
+    let tag = world.peers[owner].sources[video.sources[0]].tag;
+    let set = |world: &mut World, paused| {
+        (0..2).for_each(|s| world.command(s, Command::SetProducerPaused { id, paused }));
+    };
+    set(&mut world, true);
+    world.run(seconds(2));
+    set(&mut world, false);
+    world.run(seconds(3));
+    world.check_sinks();
+    for sink in sinks(&world).filter(|sink| sink.source == tag) {
+        assert_eq!(sink.missing(), 0);
+        let during =
+            sink.packets.values().filter(|p| (3_100_000..4_900_000).contains(&p.stamp.captured));
+        assert_eq!(during.count(), 0, "nothing while paused");
+        let resumed = sink.packets.values().find(|p| p.stamp.captured >= 4_900_000);
+        assert!(resumed.expect("it goes on").stamp.key);
+    }
+}
+
+#[test]
+fn many_viewers_cost_the_publisher_few_key_frames() {
+    let mut world = World::new(8, 2, Weather::CALM);
+    let publisher = world.join(0);
+    let (_, video) = world.publish_both(publisher);
+    world.run(seconds(2));
+    for index in 0..50 {
+        let viewer = world.join(index % 2);
+        world.consume(viewer, video);
+        world.run(Duration::from_millis(20));
+    }
+    world.run(seconds(2));
+    world.check_sinks();
+    assert!(sinks(&world).all(|sink| sink.frames() > 30), "each sees the picture");
+    let asked = world.peers[publisher].sources[1].key_frame_requests;
+    assert!(asked <= 4, "{asked} requests for 50 viewers within a second");
+}
+
+#[test]
+fn a_receivers_wish_for_a_key_frame_reaches_the_publisher() {
+    let mut world = World::new(9, 2, Weather::CALM);
+    let (publisher, viewer) = (world.join(0), world.join(1));
+    let (_, video) = world.publish_both(publisher);
+    let (_, ssrc) = world.consume(viewer, video);
+    world.run(seconds(3));
+    let before = world.peers[publisher].sources[1].key_frame_requests;
+    let wish = world.peers[viewer].ask_key_frame(ssrc);
+    world.send(viewer, &wish);
+    world.run(seconds(1));
+    assert_eq!(world.peers[publisher].sources[1].key_frame_requests, before + 1);
+}
+
+#[test]
+fn publishers_hear_when_every_packet_arrived() {
+    let mut world = meeting(10, 1, 2, Weather::CALM);
+    world.run(seconds(10));
+    for peer in &world.peers {
+        assert!((90..=101).contains(&peer.feedback), "every 100 ms: {}", peer.feedback);
+        let sent: u32 = peer.sources.iter().map(|source| source.sent_packets).sum();
+        assert!(peer.packets_reported + 100 > u64::from(sent), "{}", peer.packets_reported);
+    }
+}
+
+fn simulcast(world: &World, tag: u32) -> Vec<Source> {
+    ["r0", "r1", "r2"]
+        .iter()
+        .enumerate()
+        .map(|(index, rid)| {
+            let ssrc = tag * 10 + index as u32;
+            Source::video(tag, ssrc, "1", Some(rid), world.now)
+        })
+        .collect()
+}
+
+#[test]
+fn of_simulcast_one_encoding_is_forwarded_and_left_when_it_stops() {
+    let mut world = World::new(11, 2, Weather::CALM);
+    let (publisher, near, far) = (world.join(0), world.join(0), world.join(1));
+    let sources = simulcast(&world, 500);
+    let video = world.publish(publisher, sources);
+    world.run(seconds(1));
+    world.consume(near, video);
+    world.consume(far, video);
+    world.run(seconds(4));
+    for sink in sinks(&world) {
+        assert!(sink.frames() > 100 && sink.packets.len() < 600, "one encoding's packets");
+    }
+    world.peers[publisher].sources[2].active = false;
+    world.run(seconds(5));
+    world.check_sinks();
+    for sink in sinks(&world) {
+        assert_eq!(sink.missing(), 0, "the switch leaves no gap");
+        let newest = sink.packets.values().last().expect("packets").stamp.captured;
+        assert!(newest > 9_900_000, "another encoding goes on: {newest} µs");
+    }
+}
+
+/// RFC 3550 §5.1 padding, as probes: not media, so receivers never see it, nor a gap in its place.
+#[test]
+fn padding_is_left_out_without_a_gap() {
+    let mut world = World::new(12, 1, Weather::CALM);
+    let (publisher, viewer) = (world.join(0), world.join(0));
+    let (_, video) = world.publish_both(publisher);
+    world.consume(viewer, video);
+    for _ in 0..50 {
+        world.run(Duration::from_millis(40));
+        let now = world.now;
+        let padding = world.peers[publisher].pad(1, now);
+        world.send(publisher, &padding);
+    }
+    world.run(seconds(1));
+    world.check_sinks();
+    assert!(sinks(&world).all(|sink| sink.missing() == 0 && sink.frames() > 80));
+}
+
+/// A peer's address changes while it sends: the next authenticated check moves the path.
+#[test]
+fn a_call_survives_a_network_switch() {
+    let mut world = meeting(13, 1, 2, Weather::CALM);
+    world.run(seconds(3));
+    world.peers[0].address.set_port(33_333);
+    let check = world.peers[0].check();
+    world.send(0, &check);
+    world.run(seconds(5));
+    world.check_sinks();
+    for sink in sinks(&world) {
+        assert!(sink.missing() < 20, "only what was under way is lost: {}", sink.missing());
+        let newest = sink.packets.values().last().expect("packets").stamp.captured;
+        assert!(newest > 7_900_000, "it goes on");
+    }
+}
+
+/// RFC 7675 §5.1: without checks for 30 s there is no consent to send.
+#[test]
+fn a_silent_peer_loses_its_transport() {
+    let mut world = meeting(14, 2, 2, Weather::CALM);
+    world.run(seconds(3));
+    world.peers[0].alive = false;
+    world.run(seconds(40));
+    let closed =
+        Event::TransportClosed { id: world.peers[0].id, reason: CloseReason::ConsentExpired };
+    assert!(world.events.contains(&closed));
+    assert_eq!(world.events.len(), 3, "two connected, one closed: {:?}", world.events);
+}
+
+#[test]
+fn what_is_closed_is_silent() {
+    let mut world = World::new(15, 2, Weather::CALM);
+    let (publisher, viewer) = (world.join(0), world.join(1));
+    let (audio, video) = world.publish_both(publisher);
+    let (consumer, _) = world.consume(viewer, audio);
+    world.consume(viewer, video);
+    world.run(seconds(2));
+    world.command(1, Command::RemoveConsumer(consumer));
+    let id = world.producers[video].id;
+    (0..2).for_each(|shard| world.command(shard, Command::RemoveProducer(id)));
+    world.run(seconds(1));
+    let before: Vec<usize> = sinks(&world).map(|sink| sink.packets.len()).collect();
+    world.run(seconds(2));
+    let after: Vec<usize> = sinks(&world).map(|sink| sink.packets.len()).collect();
+    assert_eq!(before, after);
+    let counters = world.shards[0].engine.counters();
+    assert!(counters.dropped(Drop::UnknownSsrc) > 0, "its packets belong to nobody now");
+}

@@ -1,0 +1,1 @@
+//! Whatever arrives, the engine counts it and goes on, and other peers notice nothing.
