@@ -6,9 +6,17 @@
 //! What never happens here: key changes (a new handshake makes new objects), a master key
 //! identifier (WebRTC does not use it), encrypted header extensions (RFC 6904, not negotiated).
 
+mod cipher;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod keys;
 mod receiver;
 mod sender;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod window;
 
 pub use keys::{Keys, Master};
 pub use receiver::{MAX_SSRCS, Opened, RTCP_WINDOW, RTP_WINDOW, Receiver};
