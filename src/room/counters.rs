@@ -18,6 +18,8 @@ pub enum Drop {
     BadDtls,
     /// SRTP or SRTCP before the handshake is done.
     NoKeys,
+    /// For a transport that has just died.
+    Closed,
     /// SRTP or SRTCP with a wrong tag.
     Forged,
     /// SRTP or SRTCP seen before.

@@ -1,7 +1,7 @@
 //! A drain of datagrams comes in: sort, open, and forward.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::id::{Extension, Mid, Rid, ShardId};
 use crate::media::arrivals::Arrivals;
@@ -9,16 +9,13 @@ use crate::room::forward::{Arrival, Opened};
 use crate::room::parcel::{Note, Parcel};
 use crate::room::paths::{MAX_ROUTES, Path};
 use crate::room::producer::{Labels, Route, Stream};
+use crate::room::reports::FEEDBACK_INTERVAL;
 use crate::room::timers::Timer;
 use crate::room::{Datagram, Drop, Engine, Outbox};
 use crate::transport::{Rejected, ice, srtp};
 use crate::wire::demux::{Kind, classify};
 use crate::wire::extension::Elements;
 use crate::wire::rtp::Header;
-
-/// Time between two transport-wide feedback messages to a publisher; Chromium's estimator adapts to
-/// anything from 50 to 250 ms, and without feedback stays near 300 kbit/s.
-const FEEDBACK_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Engine {
     /// Takes the datagrams of one drain, in order of arrival, and forwards what they carry.
@@ -283,6 +280,7 @@ fn reason(rejected: Rejected) -> Drop {
         Rejected::EarlyDtls => Drop::EarlyDtls,
         Rejected::BadDtls => Drop::BadDtls,
         Rejected::NoKeys => Drop::NoKeys,
+        Rejected::Closed => Drop::Closed,
         Rejected::Srtp(srtp::Error::Forged) => Drop::Forged,
         Rejected::Srtp(srtp::Error::Replayed) => Drop::Replayed,
         Rejected::Srtp(srtp::Error::TooManySsrcs) => Drop::TooManySsrcs,

@@ -116,7 +116,7 @@ impl Engine {
                         self.settle(now, key, out);
                     }
                 }
-                Timer::Feedback(key) => self.send_transport_feedback(key, out),
+                Timer::Feedback(key) => self.send_transport_feedback(now, key, out),
                 Timer::Reports(key) => self.send_reports(now, key, out),
                 Timer::KeyFrame(key) => self.repeat_key_frame_requests(now, key, out),
             }

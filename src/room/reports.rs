@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::id::Ssrc;
+use crate::media::arrivals::Arrivals;
 use crate::room::Engine;
 use crate::room::Outbox;
 use crate::room::consumer::Consumer;
@@ -20,6 +21,9 @@ use slab::Slab;
 const REPORT_INTERVAL: Duration = Duration::from_millis(1000);
 /// Largest plaintext compound, in bytes: with SRTCP's overhead below the path MTU of 1,280.
 const MAX_COMPOUND: usize = 1200;
+/// Time between two transport-wide feedback messages to a publisher; Chromium's estimator adapts to
+/// anything from 50 to 250 ms, and without feedback stays near 300 kbit/s.
+pub(super) const FEEDBACK_INTERVAL: Duration = Duration::from_millis(100);
 /// Feedback messages per turn; one covers several hundred packets.
 const MAX_FEEDBACK: usize = 4;
 
@@ -66,8 +70,16 @@ impl Engine {
     }
 
     /// Tells a publisher when its packets arrived.
-    pub(super) fn send_transport_feedback(&mut self, key: usize, out: &mut impl Outbox) {
+    pub(super) fn send_transport_feedback(
+        &mut self,
+        now: Instant,
+        key: usize,
+        out: &mut impl Outbox,
+    ) {
         let Some(path) = self.paths.get_mut(key) else { return };
+        if path.arrivals.as_ref().is_some_and(Arrivals::is_pending) {
+            self.timers.schedule(Timer::Feedback(key), now + FEEDBACK_INTERVAL);
+        }
         let media = path.routes.keys().next().copied().unwrap_or(Ssrc(0));
         for _ in 0..MAX_FEEDBACK {
             let Some(arrivals) = path.arrivals.as_mut() else { return };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use shardcast::id::{PayloadType, Ssrc, TransportId};
+use shardcast::id::{Ssrc, TransportId};
 use shardcast::transport::ice::Credentials;
 use shardcast::transport::srtp::{self, Keys, Receiver, Sender};
 use shardcast::wire::demux::{Kind, classify};
@@ -13,7 +13,8 @@ use shardcast::wire::rtcp::{
     write_receiver_report, write_sender_report,
 };
 use shardcast::wire::seq::SeqNo;
-use shardcast::wire::stun::{self, BindingRequest, Role, TransactionId};
+use shardcast::wire::stun::write::{BindingRequest, Role, request};
+use shardcast::wire::stun::{self, TransactionId};
 
 use crate::media::{NTP_EPOCH, Sink, Source};
 
@@ -121,15 +122,16 @@ impl Peer {
         self.checks += 1;
         let mut id = [0; 12];
         id[..8].copy_from_slice(&self.checks.to_be_bytes());
-        let request = BindingRequest {
+        let username = format!("{}:peer", self.ice.ufrag);
+        let check = BindingRequest {
             transaction_id: TransactionId(id),
-            username: format!("{}:peer", self.ice.ufrag).as_bytes(),
+            username: username.as_bytes(),
             priority: 1,
             role: Role::Controlling(7),
             use_candidate: true,
         };
         let mut buffer = vec![0; 1500];
-        let len = stun::request(&mut buffer, &request, self.ice.password.as_bytes()).expect("fits");
+        let len = request(&mut buffer, &check, self.ice.password.as_bytes()).expect("fits");
         buffer.truncate(len);
         buffer
     }
@@ -254,16 +256,6 @@ impl Peer {
         let sealed = self.sender.seal_rtcp(&mut buffer, len).expect("fits");
         buffer.truncate(sealed);
         buffer
-    }
-
-    /// The stream of a consumer.
-    pub fn sink(&self, ssrc: u32) -> &Sink {
-        &self.sinks[&Ssrc(ssrc)]
-    }
-
-    /// Expects a consumer's stream.
-    pub fn expect(&mut self, ssrc: Ssrc, source: &Source, payload_type: PayloadType) {
-        self.sinks.insert(ssrc, Sink::new(source.kind, source.tag, payload_type));
     }
 }
 

@@ -23,7 +23,8 @@ struct Session {
 
 impl Session {
     fn new(seed: u64) -> Self {
-        let world = World::new(seed, SHARDS, Weather::ROUGH);
+        let weather = if seed.is_multiple_of(2) { Weather::CALM } else { Weather::ROUGH };
+        let world = World::new(seed, SHARDS, weather);
         Self { world, rng: StdRng::seed_from_u64(seed), consumers: Vec::new() }
     }
 

@@ -271,7 +271,12 @@ impl World {
     /// What must hold at the end of every run.
     pub fn check_sinks(&self) {
         for peer in &self.peers {
-            peer.sinks.values().chain(&peer.closed_sinks).for_each(crate::media::Sink::check);
+            for sink in peer.sinks.values().chain(&peer.closed_sinks) {
+                sink.check_order();
+                if self.network.weather == Weather::CALM {
+                    sink.check_beginning();
+                }
+            }
         }
     }
 
