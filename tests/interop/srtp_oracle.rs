@@ -47,8 +47,7 @@ fn numbers(rng: &mut StdRng) -> Vec<SeqNo> {
     let mut numbers = vec![SeqNo(rng.random_range(0..1 << 15))];
     let mut seq = numbers[0].0;
     while seq < (2 << 16) + 2000 {
-        let to_wrap = (1 << 16) - seq % (1 << 16);
-        let near_wrap = to_wrap < 4000 || to_wrap > (1 << 16) - 500;
+        let near_wrap = !(500..(1 << 16) - 4000).contains(&(seq % (1 << 16)));
         seq += if near_wrap || rng.random_bool(0.95) { 1 } else { rng.random_range(1..4000) };
         numbers.push(SeqNo(seq));
     }

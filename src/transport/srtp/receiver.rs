@@ -181,3 +181,28 @@ impl<const WORDS: usize> Streams<WORDS> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{SSRC, keys, rtp};
+    use super::*;
+
+    /// RFC 3711 §9.2: behind index 2^48 - 1 there is nothing, even if a sender went on.
+    #[test]
+    fn nothing_follows_the_last_index() {
+        for profile in Profile::ALL {
+            let keys = keys(profile);
+            let mut receiver = Receiver::new(&keys);
+            let slot = receiver.rtp_streams.find(Ssrc(SSRC)).unwrap();
+            receiver.rtp_streams.accept(slot, Ssrc(SSRC), RTP_INDEX_END - 2);
+            let mut seal = |seq| {
+                let mut packet = rtp(SSRC, seq, 20);
+                packet.resize(packet.len() + profile.rtp_overhead(), 0);
+                Cipher::rtp(profile, keys.remote()).seal_rtp(Ssrc(SSRC), seq, 24, &mut packet);
+                receiver.open_rtp(&mut packet).map(|opened| opened.seq)
+            };
+            assert_eq!(seal(SeqNo(RTP_INDEX_END - 1)), Ok(SeqNo(RTP_INDEX_END - 1)));
+            assert_eq!(seal(SeqNo(RTP_INDEX_END)), Err(Error::Forged));
+        }
+    }
+}

@@ -90,6 +90,19 @@ fn nothing_but_the_headers_stays_readable() {
     }
 }
 
+/// RFC 3711 §9.1: no two packets share a keystream, not even those whose header is the same.
+#[test]
+fn a_rollover_changes_the_keystream() {
+    for profile in Profile::ALL {
+        let (sender, _) = pair(profile);
+        let plain = rtp(SSRC, SeqNo(5), 64);
+        let sealed = [5, 5 + (1 << 16), 5 + (1 << 32)].map(|n| seal_rtp(&sender, SeqNo(n), &plain));
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            assert!(sealed[a][24..].chunks(8).zip(sealed[b][24..].chunks(8)).all(|(a, b)| a != b));
+        }
+    }
+}
+
 /// RFC 3711 §3.3.1: the rollover count follows two wraps, loss around them included.
 #[test]
 fn counts_rollovers_through_loss() {
@@ -221,6 +234,20 @@ fn tells_why_it_refuses() {
         assert_eq!(open_rtcp(&mut receiver, &sealed), Err(Error::Forged));
         sealed[0] ^= 0x40;
         assert_eq!(open_rtcp(&mut receiver, &sealed), Err(Error::Malformed), "version 3");
+    }
+}
+
+/// Whoever ignores the error must not see plaintext that nobody vouches for.
+#[test]
+fn a_forged_packet_is_wiped_or_left_sealed() {
+    for profile in Profile::ALL {
+        let (sender, mut receiver) = pair(profile);
+        let mut forged = seal_rtp(&sender, SeqNo(9), &rtp(SSRC, SeqNo(9), 64));
+        forged[1] ^= 1;
+        let mut packet = forged.clone();
+        assert_eq!(receiver.open_rtp(&mut packet), Err(Error::Forged));
+        let wiped = packet[24..24 + 64].iter().all(|&byte| byte == 0);
+        assert!(wiped || packet == forged);
     }
 }
 
