@@ -1,0 +1,3 @@
+//! Our formats against independent implementations of them.
+
+mod wire_oracles;
