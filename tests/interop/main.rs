@@ -1,3 +1,5 @@
-//! Our wire formats and ciphers against independent implementations.
+//! Our wire formats and ciphers against independent implementations: what one makes, the other
+//! understands.
 
 mod srtp_oracle;
+mod wire_oracles;
