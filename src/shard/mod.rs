@@ -1,23 +1,53 @@
 //! The only threads, sockets, clock and `unsafe` of the media path.
+//!
+//! A shard is one thread on its own core with its own UDP socket and its own [`Rooms`]. Its loop ([`run`]) waits
+//! for datagrams, hands a drain of them to the rooms where they lie, and sends what the rooms have put into the
+//! arena ([`outbox`]). How it waits, receives and sends is the backend's affair: [`uring`] or [`mmsg`], behind
+//! the two traits of [`io`]. Shards share nothing but the bounded queues of [`handover`] and a bell ([`wake`]).
+//!
+//! Never here: what a packet means. Never per packet: an allocation, a lock, a log line.
 
+mod address;
+mod clock;
+mod counters;
+mod handover;
+mod io;
 pub mod mailbox;
+mod mmsg;
+mod outbox;
+mod probe;
+mod run;
+mod socket;
+mod sys;
+mod threads;
+mod uring;
+mod wake;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::room::Engine;
 use mailbox::dtls::Identity;
-use mailbox::{Mailbox, ShardEvent, ShardId};
+use mailbox::{Mailbox, ShardEvent};
+
+pub use run::Rooms;
+pub use threads::{Threads, Unclean, start_with};
+
+/// Most shards of a process. Each pair has a queue of its own, so their number grows with the square.
+pub const MAX_SHARDS: usize = 128;
 
 /// What [`start`] needs to know.
 #[derive(Clone, Debug)]
 pub struct ShardsConfig {
-    /// How many shards, at least 1.
+    /// How many shards, 1 to [`MAX_SHARDS`].
     pub workers: usize,
     /// UDP ports that the shards may bind, one each.
     pub ports: RangeInclusive<u16>,
@@ -79,9 +109,9 @@ pub struct Chosen {
 /// The shards could not be started; the text is one line for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// No shard asked for.
-    #[error("at least one shard is needed")]
-    NoWorkers,
+    /// Too few or too many shards asked for.
+    #[error("1 to {MAX_SHARDS} shards can run, not {0}")]
+    Workers(usize),
     /// The port range ran out.
     #[error("no free UDP port left in {first}-{last} for shard {shard}")]
     NoPort {
@@ -121,33 +151,7 @@ pub struct Shards {
     pub threads: Threads,
 }
 
-/// The shards' threads: keeps them alive, and ends them.
-pub struct Threads {
-    _todo: (),
-}
-
-/// Shards that had not ended by the deadline, or that had failed before.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("shards that did not end well: {0:?}")]
-pub struct Unclean(pub Vec<ShardId>);
-
-impl Threads {
-    /// Whether this shard's thread still runs; `false` after a panic (already logged) or shutdown.
-    pub fn is_running(&self, shard: ShardId) -> bool {
-        let _ = shard;
-        todo!()
-    }
-
-    /// Sends [`mailbox::Command::Shutdown`] to every shard and waits until all have ended, at most `within`.
-    /// Blocks the calling thread.
-    pub fn shutdown(self, within: Duration) -> Result<(), Unclean> {
-        let _ = within;
-        todo!()
-    }
-}
-
 /// Binds the ports, starts one pinned thread per shard, and returns when all of them are ready.
 pub fn start(config: &ShardsConfig, identity: Arc<Identity>) -> Result<Shards, StartError> {
-    let _ = (config, identity);
-    todo!()
+    start_with(config, move |shard| Engine::new(shard, identity.clone()))
 }
