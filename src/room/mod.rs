@@ -102,7 +102,7 @@ impl Engine {
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
-    pub fn next_timeout(&mut self) -> Option<Instant> {
+    pub fn next_timeout(&self) -> Option<Instant> {
         self.timers.next()
     }
 

@@ -40,17 +40,12 @@ impl Timers {
     /// Forgets `timer`.
     pub(super) fn cancel(&mut self, timer: Timer) {
         self.due.remove(&timer);
+        self.prune();
     }
 
     /// The next deadline.
-    pub(super) fn next(&mut self) -> Option<Instant> {
-        loop {
-            let &Reverse((at, timer)) = self.heap.peek()?;
-            if self.due.get(&timer) == Some(&at) {
-                return Some(at);
-            }
-            self.heap.pop();
-        }
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|&Reverse((at, _))| at)
     }
 
     /// Takes the next timer that is due by `now`.
@@ -60,7 +55,17 @@ impl Timers {
         }
         let Reverse((_, timer)) = self.heap.pop()?;
         self.due.remove(&timer);
+        self.prune();
         Some(timer)
+    }
+
+    /// Keeps a deadline that counts on top of the heap.
+    fn prune(&mut self) {
+        while let Some(Reverse((at, timer))) = self.heap.peek()
+            && self.due.get(timer) != Some(at)
+        {
+            self.heap.pop();
+        }
     }
 }
 

@@ -280,8 +280,8 @@ impl World {
         }
     }
 
-    fn next_moment(&mut self) -> Option<Instant> {
-        let shards = self.shards.iter_mut().filter_map(|shard| shard.engine.next_timeout());
+    fn next_moment(&self) -> Option<Instant> {
+        let shards = self.shards.iter().filter_map(|shard| shard.engine.next_timeout());
         let peers = self.peers.iter().filter_map(Peer::next_timeout);
         shards.chain(peers).chain(self.network.next_landing()).min()
     }
