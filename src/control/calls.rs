@@ -114,13 +114,9 @@ impl Rooms {
         };
         let id = TransportId::random();
         let ice = self.secrets.credentials();
-        let fingerprint = &self.announced.fingerprint;
         let dtls = DtlsParameters {
             role: DtlsRole::Auto,
-            fingerprints: vec![DtlsFingerprint {
-                algorithm: fingerprint.algorithm().to_owned(),
-                value: fingerprint.value(),
-            }],
+            fingerprints: vec![self.announced.fingerprint.clone()],
         };
         let answer = json!({
             "id": id,
@@ -258,7 +254,7 @@ impl Rooms {
         let consumable = match ortc::consume(producible, wanted, mid, ssrc, rtx_ssrc, cname) {
             Ok(consumable) => consumable,
             Err(invalid) => {
-                ssrcs.map(|ssrc| self.secrets.release_ssrc(ssrc));
+                self.secrets.release_ssrcs(&ssrcs);
                 return Err(invalid.into());
             }
         };

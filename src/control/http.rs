@@ -49,7 +49,7 @@ type Reply = Response<ReplyBody>;
 /// What all connections share.
 struct Server {
     hub: Hub,
-    socketio: SocketIoService<socketioxide::service::NotFoundService>,
+    socketio: SocketIoService<socketio::Elsewhere>,
     started: Instant,
     ping_interval: Duration,
 }

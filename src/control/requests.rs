@@ -93,9 +93,12 @@ pub fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Refusal> {
     let value = if value.is_null() { Value::Object(Map::new()) } else { value };
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
+        let reason = error.into_inner().to_string();
+        // RTP parameters name their fields themselves.
         match path.as_str() {
-            "." => Refusal::new(400, error.into_inner().to_string()),
-            path => Refusal::field(path, error.inner()),
+            "." => Refusal::new(400, reason),
+            path if reason.starts_with(path) => Refusal::new(400, reason),
+            path => Refusal::field(path, reason),
         }
     })
 }
@@ -171,7 +174,7 @@ pub enum DtlsRole {
 }
 
 /// A certificate's hash (RFC 8122 §5).
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct DtlsFingerprint {
     /// The hash function, e.g. `sha-256`.
     pub algorithm: String,

@@ -12,12 +12,11 @@ use tracing::{debug, info, warn};
 
 use crate::control::placement::{Load, least_loaded};
 use crate::control::refusal::Refusal;
-use crate::control::requests::AppData;
+use crate::control::requests::{AppData, DtlsFingerprint};
 use crate::control::secrets::Secrets;
 use crate::control::session::{Caller, End, Link, Outgoing, SessionId};
 use crate::control::streams::{Consumer, Producer, Transport};
 use crate::id::{ConsumerId, PeerId, ProducerId, RoomId, ShardId, TransportId};
-use crate::shard::mailbox::dtls::Fingerprint;
 use crate::shard::mailbox::{Command, Mailbox};
 
 /// Rooms at a time: REST makes them without a peer, so their number needs an end.
@@ -44,7 +43,7 @@ pub struct Announced {
     /// Address or host name of the candidates.
     pub address: String,
     /// Our certificate's hash.
-    pub fingerprint: Fingerprint,
+    pub fingerprint: DtlsFingerprint,
 }
 
 /// One connection, and the peer that it is once it has joined.

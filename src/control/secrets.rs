@@ -48,9 +48,11 @@ impl Secrets {
         }
     }
 
-    /// A consumer does not use this SSRC any more.
-    pub fn release_ssrc(&mut self, ssrc: Ssrc) {
-        self.ssrcs.remove(&ssrc);
+    /// A consumer does not use these SSRCs any more.
+    pub fn release_ssrcs(&mut self, ssrcs: &[Ssrc]) {
+        for ssrc in ssrcs {
+            self.ssrcs.remove(ssrc);
+        }
     }
 }
 

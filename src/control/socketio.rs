@@ -5,13 +5,19 @@
 //! one is closed at once, so its peer never has to be replaced.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::Service;
+use hyper::{Request, Response, StatusCode};
 use serde_json::Value;
 use socketioxide::SocketIo;
 use socketioxide::extract::{AckSender, Event, SocketRef, TryData};
-use socketioxide::service::{NotFoundService, SocketIoService};
+use socketioxide::service::SocketIoService;
 use tokio::sync::{Notify, mpsc};
 use tracing::debug;
 
@@ -29,8 +35,24 @@ struct Call {
     ack: AckSender,
 }
 
+/// What a path below `/socket.io` finds when it is not Socket.IO's.
+#[derive(Clone)]
+pub struct Elsewhere;
+
+impl Service<Request<Incoming>> for Elsewhere {
+    type Response = Response<Empty<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn call(&self, _: Request<Incoming>) -> Self::Future {
+        let mut reply = Response::new(Empty::new());
+        *reply.status_mut() = StatusCode::NOT_FOUND;
+        ready(Ok(reply))
+    }
+}
+
 /// The service for `/socket.io/`.
-pub fn service(hub: Hub, ping_interval: Duration) -> SocketIoService<NotFoundService> {
+pub fn service(hub: Hub, ping_interval: Duration) -> SocketIoService<Elsewhere> {
     let (service, io) = SocketIo::builder()
         .ping_interval(ping_interval)
         .ping_timeout(ping_interval)
@@ -39,7 +61,7 @@ pub fn service(hub: Hub, ping_interval: Duration) -> SocketIoService<NotFoundSer
         .ws_max_message_size(MAX_MESSAGE)
         .ws_max_frame_size(MAX_MESSAGE)
         .ws_read_buffer_size(4096)
-        .build_svc();
+        .build_with_inner_svc(Elsewhere);
     io.ns("/", async move |socket: SocketRef| connected(hub.clone(), socket));
     service
 }

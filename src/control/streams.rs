@@ -288,7 +288,7 @@ impl Rooms {
     /// Removes a consumer from everything but its producer and its shard.
     fn forget_consumer(&mut self, id: ConsumerId) -> Option<Consumer> {
         let consumer = self.consumers.remove(&id)?;
-        consumer.ssrcs.map(|ssrc| self.secrets.release_ssrc(ssrc));
+        self.secrets.release_ssrcs(&consumer.ssrcs);
         self.load(consumer.shard).streams -= 1;
         if let Some(peer) = self.peer_mut(consumer.owner) {
             peer.consumers.retain(|other| *other != id);
