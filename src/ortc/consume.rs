@@ -1,0 +1,181 @@
+//! What one client receives of a producer.
+
+use super::scalability::Layers;
+use super::types::*;
+use super::{Consumable, Producible};
+use crate::id::{Codec, Extension, MediaKind, Mid, Ssrc};
+
+/// Feedback that receivers must not be asked for, since nobody would answer: retransmission needs a
+/// packet history, the other two a bandwidth estimate, and neither is there yet towards consumers.
+const UNANSWERED_TO_CONSUMERS: &[(&str, &str)] =
+    &[("nack", ""), ("goog-remb", ""), ("transport-cc", "")];
+
+/// See [`super::consume`].
+pub(super) fn consume(
+    producer: &Producible,
+    capabilities: &RtpCapabilities,
+    mid: Mid,
+    ssrc: Ssrc,
+    rtx_ssrc: Ssrc,
+    cname: &str,
+) -> Result<Consumable, Invalid> {
+    debug_assert!(!cname.is_empty(), "the fallback must not be empty");
+    let consumable = &producer.consumable;
+    let codecs = codecs(producer, capabilities);
+    if codecs.is_empty() {
+        return Err(undecodable(producer));
+    }
+    let rtx_ssrc = codecs.iter().any(RtpCodecParameters::is_rtx).then_some(rtx_ssrc);
+    let mut rtcp = consumable.rtcp.clone();
+    if rtcp.cname.is_empty() {
+        cname.clone_into(&mut rtcp.cname);
+    }
+    let rtp = RtpParameters {
+        mid: Some(mid),
+        header_extensions: header_extensions(consumable, capabilities, &codecs),
+        codecs,
+        encodings: vec![encoding(consumable, ssrc, rtx_ssrc)],
+        rtcp,
+        msid: consumable.msid.clone(),
+    };
+    Ok(Consumable { consumer_type: producer.producer_type, rtp, mid, ssrc, rtx_ssrc })
+}
+
+/// See [`super::can_consume`].
+pub(super) fn can_consume(producer: &Producible, capabilities: &RtpCapabilities) -> bool {
+    media_codecs(&producer.consumable)
+        .any(|codec| matching_capability(codec, capabilities).is_some())
+}
+
+fn media_codecs(rtp: &RtpParameters) -> impl Iterator<Item = &RtpCodecParameters> {
+    rtp.codecs.iter().filter(|codec| !codec.is_rtx())
+}
+
+/// The capability by which the client can decode `codec`.
+fn matching_capability<'a>(
+    codec: &RtpCodecParameters,
+    capabilities: &'a RtpCapabilities,
+) -> Option<&'a RtpCodecCapability> {
+    capabilities
+        .codecs
+        .iter()
+        .find(|capability| capability.description().matches(codec.description()))
+}
+
+/// The codecs that both sides have, each before its RTX; empty if there is none.
+fn codecs(producer: &Producible, capabilities: &RtpCapabilities) -> Vec<RtpCodecParameters> {
+    let consumable = &producer.consumable;
+    let mut codecs = Vec::new();
+    for codec in media_codecs(consumable) {
+        let Some(capability) = matching_capability(codec, capabilities) else { continue };
+        let mut media = codec.clone();
+        media.rtcp_feedback.retain(|own| {
+            capability.rtcp_feedback.contains(own)
+                && !UNANSWERED_TO_CONSUMERS.contains(&(own.kind.as_str(), own.parameter.as_str()))
+        });
+        let repairs =
+            |rtx: &&RtpCodecParameters| rtx.is_rtx() && rtx.apt() == Some(codec.payload_type);
+        let rtx = consumable.codecs.iter().find(repairs);
+        codecs.push(media);
+        // As in mediasoup, retransmission is for video only.
+        if producer.kind == MediaKind::Video && has_rtx(capability, capabilities) {
+            codecs.extend(rtx.cloned());
+        }
+    }
+    codecs
+}
+
+/// Whether the client has RTX for `media`; for any codec, if it did not number them.
+fn has_rtx(media: &RtpCodecCapability, capabilities: &RtpCapabilities) -> bool {
+    capabilities.codecs.iter().any(|rtx| {
+        let repairs = || {
+            media.preferred_payload_type.is_none()
+                || super::codec::apt(&rtx.parameters) == media.preferred_payload_type
+        };
+        super::codec::is_rtx(&rtx.mime_type)
+            && rtx.kind == media.kind
+            && rtx.clock_rate == media.clock_rate
+            && repairs()
+    })
+}
+
+/// What the router sends and the client receives, under the router's ids.
+///
+/// As in mediasoup, name and id must be the same on both sides (a client learns our ids from the
+/// router's capabilities), while the media kind is not compared: mediasoup-client lists an extension
+/// of both kinds only once. The two congestion control extensions only go to a client that answers
+/// them with the feedback that they are for.
+fn header_extensions(
+    consumable: &RtpParameters,
+    capabilities: &RtpCapabilities,
+    codecs: &[RtpCodecParameters],
+) -> Vec<RtpHeaderExtensionParameters> {
+    let answers = |kind| {
+        codecs.iter().flat_map(|codec| &codec.rtcp_feedback).any(|feedback| feedback.kind == kind)
+    };
+    let (transport_cc, remb) = (answers("transport-cc"), answers("goog-remb"));
+    let useful =
+        |extension: &RtpHeaderExtensionParameters| match Extension::from_uri(&extension.uri) {
+            Some(Extension::TransportWideCc) => transport_cc,
+            Some(Extension::AbsSendTime) => transport_cc || remb,
+            _ => true,
+        };
+    let received = |extension: &RtpHeaderExtensionParameters| {
+        capabilities.header_extensions.iter().any(|capability| {
+            capability.uri == extension.uri
+                && capability.preferred_id == extension.id
+                && capability.direction.receives()
+        })
+    };
+    let both = |extension: &&RtpHeaderExtensionParameters| useful(extension) && received(extension);
+    consumable.header_extensions.iter().filter(both).cloned().collect()
+}
+
+/// The one stream that a consumer gets, whatever its producer has.
+fn encoding(
+    consumable: &RtpParameters,
+    ssrc: Ssrc,
+    rtx_ssrc: Option<Ssrc>,
+) -> RtpEncodingParameters {
+    let encodings = &consumable.encodings;
+    let mode = encodings.iter().find_map(|encoding| encoding.scalability_mode.clone());
+    let temporal = mode.as_deref().and_then(Layers::parse).unwrap_or(Layers::ONE).temporal;
+    let mode = match encodings.len() {
+        0 | 1 => mode,
+        // To a consumer, simulcast encodings are spatial layers.
+        count => Some(format!("L{count}T{temporal}")),
+    };
+    let bits = |encoding: &RtpEncodingParameters| {
+        encoding.max_bitrate.as_ref().and_then(serde_json::Number::as_f64).unwrap_or(0.0)
+    };
+    let fastest = encodings.iter().max_by(|a, b| bits(a).total_cmp(&bits(b)));
+    RtpEncodingParameters {
+        ssrc: Some(ssrc),
+        rtx: rtx_ssrc.map(|ssrc| RtxParameters { ssrc }),
+        scalability_mode: mode,
+        max_bitrate: fastest
+            .filter(|encoding| bits(encoding) > 0.0)
+            .and_then(|encoding| encoding.max_bitrate.clone()),
+        ..RtpEncodingParameters::default()
+    }
+}
+
+fn undecodable(producer: &Producible) -> Invalid {
+    let names: Vec<_> = media_codecs(&producer.consumable).map(name).collect();
+    let reason = format!("have nothing that can receive {}", names.join(" or "));
+    Invalid::new("rtpCapabilities.codecs", reason)
+}
+
+/// The codec with the parameter that tells its variants apart, e.g. `video/VP9 (profile-id 2)`.
+fn name(codec: &RtpCodecParameters) -> String {
+    let key = match codec.codec() {
+        Some(Codec::H264) => super::codec::PROFILE_LEVEL_ID,
+        Some(Codec::Vp9) => "profile-id",
+        _ => return codec.mime_type.clone(),
+    };
+    match codec.parameters.get(key) {
+        Some(serde_json::Value::String(text)) => format!("{} ({key} {text})", codec.mime_type),
+        Some(value) => format!("{} ({key} {value})", codec.mime_type),
+        None => codec.mime_type.clone(),
+    }
+}
