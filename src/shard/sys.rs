@@ -1,0 +1,321 @@
+//! The kernel's calls that no library wraps as the shards need them: batched datagrams from arrays that are
+//! made once, memory that costs nothing until it is touched, and a few descriptors.
+//!
+//! What leaves this file is safe to use.
+#![allow(unsafe_code, reason = "recvmmsg, sendmmsg, mmap, setsockopt, eventfd and epoll")]
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::slice;
+
+use super::address::{self, NAME_ROOM, Name};
+use super::clock::CONTROL_ROOM;
+use super::io::{MAX_DRAIN, Message};
+
+/// What a system call returned, as a number or as the error that it left behind.
+fn check(returned: libc::c_int) -> io::Result<usize> {
+    usize::try_from(returned).map_err(|_| io::Error::last_os_error())
+}
+
+/// A new eventfd, blocking, at 0.
+pub(super) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the descriptor is new and ours.
+    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
+    // SAFETY: as above, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+/// Sets an integer option at `SOL_SOCKET`.
+pub(super) fn set_option(
+    fd: BorrowedFd<'_>,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the kernel reads `len` bytes of `value`, which outlives the call.
+    let returned = unsafe {
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, (&raw const value).cast(), len)
+    };
+    check(returned).map(drop)
+}
+
+/// Waits for descriptors to become readable.
+pub(super) struct Epoll {
+    fd: OwnedFd,
+}
+
+impl Epoll {
+    /// Watches two descriptors, level-triggered; [`Self::wait`] names them by their position.
+    pub fn watch(watched: [BorrowedFd<'_>; 2]) -> io::Result<Self> {
+        // SAFETY: no pointers.
+        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: the descriptor is new and ours.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
+        for (position, target) in watched.iter().enumerate() {
+            let mut event =
+                libc::epoll_event { events: libc::EPOLLIN as u32, u64: position as u64 };
+            // SAFETY: the kernel copies `event` during the call.
+            let returned = unsafe {
+                let add = libc::EPOLL_CTL_ADD;
+                libc::epoll_ctl(fd.as_raw_fd(), add, target.as_raw_fd(), &raw mut event)
+            };
+            check(returned)?;
+        }
+        Ok(Self { fd })
+    }
+
+    /// Which of the two are readable, after at most `millis` (-1: as long as it takes).
+    pub fn wait(&self, millis: libc::c_int) -> io::Result<[bool; 2]> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 2];
+        // SAFETY: the kernel writes at most as many events as the array holds.
+        let returned = unsafe {
+            let max = events.len() as libc::c_int;
+            libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), max, millis)
+        };
+        let count = check(returned)?;
+        let mut readable = [false; 2];
+        for event in &events[..count] {
+            readable[event.u64 as usize] = true;
+        }
+        Ok(readable)
+    }
+}
+
+/// Zeroed memory of its own pages: page-aligned, and not resident before it is touched.
+pub(super) struct Pages {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl Pages {
+    /// `len` bytes, more than 0.
+    pub fn new(len: usize) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no other memory.
+        let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, len })
+    }
+
+    /// The first byte; valid for reads and writes of the whole length while this lives.
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        self.start
+    }
+}
+
+impl Deref for Pages {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the mapping is `len` initialised (zeroed) bytes and lives as long as `self`.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Pages {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; `&mut self` makes it the only reference.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping that `new` made; nobody can refer to it any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+/// The kernel's description of `N` datagrams, each one piece of memory with an address.
+///
+/// Only the array's places are fixed here; the pointers in an entry are written anew for each use.
+struct Table {
+    names: Box<[Name]>,
+    pieces: Box<[libc::iovec]>,
+    headers: Box<[libc::mmsghdr]>,
+}
+
+impl Table {
+    fn new(entries: usize) -> Self {
+        let piece = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        // SAFETY: all-zero is a valid `mmsghdr`: null pointers with zero lengths.
+        let header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        Self {
+            names: vec![[0; NAME_ROOM]; entries].into(),
+            pieces: vec![piece; entries].into(),
+            headers: vec![header; entries].into(),
+        }
+    }
+
+    /// Lets entry `index` describe `bytes` with the first `name_len` bytes of its name and `control`.
+    fn describe(&mut self, index: usize, bytes: &mut [u8], name_len: usize, control: &mut [u8]) {
+        let piece = &mut self.pieces[index];
+        *piece = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let header = &mut self.headers[index].msg_hdr;
+        header.msg_iov = piece;
+        header.msg_iovlen = 1;
+        header.msg_name = match name_len {
+            0 => ptr::null_mut(),
+            _ => self.names[index].as_mut_ptr().cast(),
+        };
+        header.msg_namelen = name_len as libc::socklen_t;
+        header.msg_control = match control.len() {
+            0 => ptr::null_mut(),
+            _ => control.as_mut_ptr().cast(),
+        };
+        header.msg_controllen = control.len();
+        header.msg_flags = 0;
+    }
+}
+
+/// Datagrams on their way out: a fixed arena where they lie side by side, and their descriptions.
+///
+/// The kernel reads the arena only while [`Self::send_from`] runs, or while somebody who called
+/// [`Self::message`] says so; [`Self::clear`] opens it for new datagrams.
+pub(super) struct SendQueue {
+    arena: Pages,
+    used: usize,
+    len: usize,
+    table: Table,
+    is_v6: bool,
+    is_connected: bool,
+}
+
+impl SendQueue {
+    /// An empty queue of `datagrams` places over an arena of `bytes`, for a socket with these properties.
+    pub fn new(
+        datagrams: usize,
+        bytes: usize,
+        is_v6: bool,
+        is_connected: bool,
+    ) -> io::Result<Self> {
+        let table = Table::new(datagrams);
+        Ok(Self { arena: Pages::new(bytes)?, used: 0, len: 0, table, is_v6, is_connected })
+    }
+
+    /// The next `room` bytes of the arena; `None` when arena or table is full.
+    pub fn room(&mut self, room: usize) -> Option<&mut [u8]> {
+        if self.len == self.table.headers.len() {
+            return None;
+        }
+        self.arena.get_mut(self.used..self.used + room)
+    }
+
+    /// Makes the first `len` bytes of the room given last a datagram for `to`.
+    ///
+    /// # Panics
+    /// If no room was left.
+    pub fn push(&mut self, len: usize, to: SocketAddr) {
+        let name_len = match self.is_connected {
+            true => 0,
+            false => address::encode(to, self.is_v6, &mut self.table.names[self.len]),
+        };
+        let bytes = &mut self.arena[self.used..self.used + len];
+        self.table.describe(self.len, bytes, name_len, &mut []);
+        self.used += len;
+        self.len += 1;
+    }
+
+    /// How many datagrams wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Forgets all datagrams.
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.len = 0;
+    }
+
+    /// Sends from datagram `first` on without blocking; returns how many the kernel took. An error is that
+    /// of datagram `first`.
+    pub fn send_from(&mut self, first: usize, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        let headers = &mut self.table.headers[first..self.len];
+        // SAFETY: `push` let each of these headers describe live memory of this queue's arena and names, which
+        // do not move; the kernel is done with them when the call returns.
+        let returned = unsafe {
+            let count = headers.len() as libc::c_uint;
+            libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), count, libc::MSG_DONTWAIT)
+        };
+        check(returned)
+    }
+
+    /// The description of datagram `index`. What it points to stays as it is until [`Self::room`],
+    /// [`Self::push`] or [`Self::clear`] is called.
+    ///
+    /// # Panics
+    /// If there is no such datagram.
+    pub fn message(&self, index: usize) -> *const libc::msghdr {
+        &raw const self.table.headers[..self.len][index].msg_hdr
+    }
+}
+
+/// Room for one drain's datagrams, filled by one `recvmmsg`.
+pub(super) struct ReceiveTable {
+    buffers: Pages,
+    buffer_len: usize,
+    controls: Box<[[u8; CONTROL_ROOM]]>,
+    table: Table,
+}
+
+impl ReceiveTable {
+    /// [`MAX_DRAIN`] buffers of `buffer_len` bytes.
+    pub fn new(buffer_len: usize) -> io::Result<Self> {
+        let mut receive = Self {
+            buffers: Pages::new(MAX_DRAIN * buffer_len)?,
+            buffer_len,
+            controls: vec![[0; CONTROL_ROOM]; MAX_DRAIN].into(),
+            table: Table::new(MAX_DRAIN),
+        };
+        receive.reset(MAX_DRAIN);
+        Ok(receive)
+    }
+
+    /// Makes the first `count` entries as long as their buffers again.
+    fn reset(&mut self, count: usize) {
+        let buffers = self.buffers.chunks_exact_mut(self.buffer_len);
+        for (index, buffer) in buffers.enumerate().take(count) {
+            self.table.describe(index, buffer, NAME_ROOM, &mut self.controls[index]);
+        }
+    }
+
+    /// Takes what waits in the socket, without blocking, at most [`MAX_DRAIN`] datagrams; returns how many.
+    pub fn fill(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        let headers = &mut self.table.headers;
+        // SAFETY: `reset` let every header describe a buffer, name and control room of this table, which do not
+        // move; the kernel is done with them when the call returns.
+        let returned = unsafe {
+            let (count, flags) = (headers.len() as libc::c_uint, libc::MSG_DONTWAIT);
+            libc::recvmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), count, flags, ptr::null_mut())
+        };
+        check(returned)
+    }
+
+    /// Lends the first `count` messages that [`Self::fill`] got, and readies their entries for the next.
+    pub fn messages(&mut self, count: usize) -> impl Iterator<Item = Message<'_>> {
+        let buffers = self.buffers.chunks_exact_mut(self.buffer_len);
+        let entries = self.table.headers.iter_mut().zip(&self.table.names).zip(&self.controls);
+        buffers.zip(entries).take(count).map(|(buffer, ((entry, name), control))| {
+            let header = &mut entry.msg_hdr;
+            let name_len = (header.msg_namelen as usize).min(NAME_ROOM);
+            let control_len = header.msg_controllen.min(CONTROL_ROOM);
+            let truncated = header.msg_flags & libc::MSG_TRUNC != 0;
+            header.msg_namelen = NAME_ROOM as libc::socklen_t;
+            header.msg_controllen = CONTROL_ROOM;
+            let len = (entry.msg_len as usize).min(buffer.len());
+            Message {
+                name: &name[..name_len],
+                control: &control[..control_len],
+                truncated,
+                bytes: &mut buffer[..len],
+            }
+        })
+    }
+}
