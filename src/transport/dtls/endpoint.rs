@@ -1,0 +1,201 @@
+//! The handshake of one transport, and what stays of it: alerts and the last flight.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use dimpl::{Dtls, Output, SrtpProfile};
+
+use super::{Fingerprint, Identity, MAX_OUTGOING, MTU, Peer, Role, framing};
+use crate::transport::CloseReason;
+use crate::transport::srtp::{Keys, Profile};
+use crate::wire::MAX_DATAGRAM;
+
+/// Datagrams with a ClientHello that are kept until signaling has told who the peer is: one hello in
+/// two parts, and a second copy of both.
+const MAX_EARLY_HELLOS: usize = 4;
+
+/// Largest record that the handshake can hand us, in bytes: a certificate comes in a message.
+const OUTPUT_LEN: usize = super::MAX_MESSAGE_LEN;
+
+/// What came before `connect`: a fast client's hello, so that it need not wait for its own
+/// retransmission. Bounded, and only from addresses that passed a check.
+#[derive(Default)]
+pub struct EarlyHellos {
+    datagrams: Vec<Box<[u8]>>,
+}
+
+impl EarlyHellos {
+    /// Keeps a well-formed `datagram`; `false` if it is no hello or there is no room.
+    pub fn keep(&mut self, datagram: &[u8]) -> bool {
+        let fits = self.datagrams.len() < MAX_EARLY_HELLOS && datagram.len() <= MAX_DATAGRAM;
+        if !fits || !framing::is_client_hello(datagram) {
+            return false;
+        }
+        self.datagrams.push(datagram.into());
+        true
+    }
+
+    /// What was kept, in order of arrival.
+    pub fn into_datagrams(self) -> impl Iterator<Item = Box<[u8]>> {
+        self.datagrams.into_iter()
+    }
+}
+
+/// What a call into the handshake has led to.
+pub enum Progress {
+    /// Nothing to tell.
+    None,
+    /// The peer is who signaling said it is; these are the keys. Told once.
+    Connected(Box<Keys>),
+    /// It is over. The endpoint is not to be used any more.
+    Closed(CloseReason),
+}
+
+/// One side of a DTLS association.
+pub struct Endpoint {
+    dtls: Dtls,
+    role: Role,
+    fingerprints: Vec<Fingerprint>,
+    /// Records on their way out, each a datagram of up to [`MTU`] bytes.
+    outgoing: VecDeque<Box<[u8]>>,
+    timeout: Option<Instant>,
+    has_started: bool,
+    is_verified: bool,
+    is_connected: bool,
+    has_keys: bool,
+}
+
+impl Endpoint {
+    /// An endpoint that waits for [`Self::start`].
+    pub fn new(now: Instant, identity: &Identity, peer: Peer) -> Self {
+        let config = identity.config.clone();
+        let mut dtls = Dtls::new_12(config, identity.certificate.clone(), now);
+        dtls.set_active(peer.role == Role::Active);
+        Self {
+            dtls,
+            role: peer.role,
+            fingerprints: peer.fingerprints,
+            outgoing: VecDeque::new(),
+            timeout: None,
+            has_started: false,
+            is_verified: false,
+            is_connected: false,
+            has_keys: false,
+        }
+    }
+
+    /// There is an address to send to: the active side says hello. Later calls do nothing.
+    pub fn start(&mut self, now: Instant) -> Progress {
+        if self.has_started {
+            return Progress::None;
+        }
+        self.has_started = true;
+        self.advance(now)
+    }
+
+    /// Takes a well-formed datagram.
+    pub fn receive(&mut self, now: Instant, datagram: &[u8]) -> Progress {
+        self.has_started = true;
+        // `dimpl` takes the time with this call only, and needs it before its first packet.
+        if self.dtls.handle_timeout(now).is_err() || self.dtls.handle_packet(datagram).is_err() {
+            return Progress::Closed(self.failure());
+        }
+        self.collect()
+    }
+
+    /// Sends again what was lost, or gives up.
+    pub fn handle_timeout(&mut self, now: Instant) -> Progress {
+        match self.timeout {
+            Some(due) if due <= now => self.advance(now),
+            _ => Progress::None,
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timeout
+    }
+
+    /// The next datagram to send, written into `buffer`.
+    pub fn poll_transmit(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        let datagram = self.outgoing.pop_front()?;
+        buffer.get_mut(..datagram.len())?.copy_from_slice(&datagram);
+        Some(datagram.len())
+    }
+
+    /// Tells the peer that we go (RFC 5246 §7.2.1), if there is a session to close.
+    pub fn close(&mut self) {
+        if self.is_connected && self.dtls.close().is_ok() {
+            let _ = self.collect();
+        }
+    }
+
+    fn advance(&mut self, now: Instant) -> Progress {
+        if self.dtls.handle_timeout(now).is_err() {
+            return Progress::Closed(self.failure());
+        }
+        self.collect()
+    }
+
+    /// Takes all that the handshake has to say. Its order: the certificate before the keys, and both
+    /// before the records of our last flight; so nothing leaves towards a peer that is not verified.
+    fn collect(&mut self) -> Progress {
+        let mut keys = None;
+        let mut buffer = [0; OUTPUT_LEN];
+        loop {
+            match self.dtls.poll_output(&mut buffer) {
+                Output::Packet(datagram) => {
+                    // What finds no room is sent again by the retransmission timer.
+                    if self.outgoing.len() < MAX_OUTGOING && datagram.len() <= MTU {
+                        self.outgoing.push_back(datagram.into());
+                    }
+                }
+                Output::PeerCert(certificate) => {
+                    if !self.fingerprints.iter().any(|own| own.matches(certificate)) {
+                        return Progress::Closed(CloseReason::FingerprintMismatch);
+                    }
+                    self.is_verified = true;
+                }
+                Output::KeyingMaterial(material, profile) => {
+                    keys = srtp_profile(profile)
+                        .and_then(|p| Keys::from_dtls(p, &material, self.role == Role::Active));
+                }
+                Output::Connected => self.is_connected = true,
+                Output::CloseNotify => return Progress::Closed(CloseReason::DtlsClosed),
+                // SCTP, which we do not speak, or a record that we could not have asked for.
+                Output::ApplicationData(_) => {}
+                Output::Timeout(due) => {
+                    // Once connected, we send again only what the peer asks for again.
+                    self.timeout = (!self.is_connected).then_some(due);
+                    break;
+                }
+                _ => return Progress::Closed(self.failure()),
+            }
+        }
+        match keys {
+            Some(keys) if self.is_verified && !self.has_keys => {
+                self.has_keys = true;
+                Progress::Connected(Box::new(keys))
+            }
+            // No certificate, no profile in common, or new keys: none of these is a call.
+            Some(_) => Progress::Closed(CloseReason::DtlsFailed),
+            None if self.is_connected && !self.has_keys => {
+                Progress::Closed(CloseReason::DtlsFailed)
+            }
+            None => Progress::None,
+        }
+    }
+
+    fn failure(&self) -> CloseReason {
+        if self.is_connected { CloseReason::DtlsClosed } else { CloseReason::DtlsFailed }
+    }
+}
+
+fn srtp_profile(profile: SrtpProfile) -> Option<Profile> {
+    match profile {
+        SrtpProfile::AEAD_AES_256_GCM => Some(Profile::AeadAes256Gcm),
+        SrtpProfile::AEAD_AES_128_GCM => Some(Profile::AeadAes128Gcm),
+        SrtpProfile::AES128_CM_SHA1_80 => Some(Profile::Aes128CmHmacSha1_80),
+        _ => None,
+    }
+}

@@ -1,0 +1,3 @@
+//! Our wire formats and ciphers against independent implementations.
+
+mod srtp_oracle;
