@@ -1,3 +1,69 @@
 //! HTTP and WebSocket: REST, signaling, rooms, placement. Never sees a media packet.
+//!
+//! ```text
+//! http ─┬─ rest ──────┐
+//!       ├─ protoo ────┤ messages   hub ── calls ── rooms, streams ── commands ──> shards
+//!       └─ socketio ──┘ ─────────>  │ <──────────────── events ─────────────────────┘
+//!             ^──── session queues ─┘
+//! ```
+//!
+//! One thread. One task, the [`hub`], owns all state; connections translate between a client's
+//! protocol and the hub's messages. Nothing is locked, and no client can make the hub wait.
 
+mod calls;
+pub mod http;
+pub mod hub;
+pub mod logs;
+pub mod placement;
+pub mod protoo;
+pub mod refusal;
+pub mod requests;
+pub mod rest;
+pub mod rooms;
+pub mod runtime;
+pub mod secrets;
+pub mod session;
+pub mod socketio;
 pub mod specs;
+pub mod streams;
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::shard::mailbox::{Mailbox, ShardEvent};
+
+/// How often a client's connection is pinged.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the control thread needs from the start of the program.
+pub struct Control {
+    /// Where clients connect.
+    pub listener: TcpListener,
+    /// What transports tell their clients.
+    pub announced: rooms::Announced,
+    /// The shards, in the order of their ids.
+    pub mailboxes: Vec<Mailbox>,
+    /// What the shards tell.
+    pub events: UnboundedReceiver<ShardEvent>,
+    /// [`PING_INTERVAL`], or less in tests.
+    pub ping_interval: Duration,
+}
+
+impl Control {
+    /// Serves clients until `stop`; then tells them, and returns when they are gone, at most 2 s later.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let (hub, inbox) = hub::new();
+        let rooms = rooms::Rooms::new(self.announced, self.mailboxes);
+        let server = tokio::spawn(http::serve(self.listener, hub.clone(), self.ping_interval));
+        let stopping = async {
+            stop.await;
+            // Nobody comes in any more.
+            server.abort();
+            hub.stop().await;
+        };
+        tokio::join!(inbox.run(rooms, self.events), stopping);
+    }
+}

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use super::clock::Moment;
@@ -23,11 +24,19 @@ pub(super) fn choose(wish: Backend) -> Result<Chosen, StartError> {
     if wish == Backend::Mmsg {
         return Ok(mmsg(None));
     }
-    match probe() {
+    match on_its_own_thread(probe) {
         Ok(()) => Ok(Chosen { backend: Backend::Uring, fallback: None }),
         Err(reason) if wish == Backend::Auto => Ok(mmsg(Some(reason))),
         Err(reason) => Err(StartError::Uring(reason)),
     }
+}
+
+/// A ring that is torn down interrupts the thread that made it for a moment, in whatever it waits for: the
+/// caller's thread is spared that.
+fn on_its_own_thread(probe: fn() -> Result<(), String>) -> Result<(), String> {
+    let thread = Builder::new().name("probe".to_owned()).spawn(probe);
+    let thread = thread.map_err(|error| format!("thread: {error}"))?;
+    thread.join().unwrap_or_else(|_| Err("the probe panicked".to_owned()))
 }
 
 /// Makes a whole ring and passes one datagram through it in each direction. It goes over a socket pair, since a

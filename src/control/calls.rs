@@ -1,0 +1,351 @@
+//! The calls of signaling, one function each: check everything, then change something.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tracing::debug;
+
+use crate::control::refusal::Refusal;
+use crate::control::requests::{
+    ConnectTransport, Consume, CreateTransport, DtlsFingerprint, DtlsParameters, DtlsRole,
+    OfTransport, Produce, Request,
+};
+use crate::control::rooms::Rooms;
+use crate::control::session::SessionId;
+use crate::control::specs;
+use crate::control::streams::{Consumer, Producer, Transport};
+use crate::id::{ConsumerId, Mid, ProducerId, TransportId};
+use crate::ortc;
+use crate::shard::mailbox::dtls::{self, Fingerprint};
+use crate::shard::mailbox::{Command, ProducerSpec, ice};
+
+/// Transports of one peer: it needs two, and a third while it replaces one.
+pub const MAX_TRANSPORTS: usize = 8;
+/// Producers of one peer: camera, microphone, screens.
+pub const MAX_PRODUCERS: usize = 64;
+/// Consumers of one peer: a few producers of everyone in a room of hundreds.
+pub const MAX_CONSUMERS: usize = 2048;
+/// Fingerprints of one `connectTransport`: one per hash function that exists.
+pub const MAX_FINGERPRINTS: usize = 16;
+/// A host candidate of the only component and address there is (RFC 8445 §5.1.2.1).
+const CANDIDATE_PRIORITY: u32 = (126 << 24) | (65_535 << 8) | 255;
+
+impl Rooms {
+    /// Carries out one request of a client and queues its response.
+    pub fn request(&mut self, session: SessionId, tag: u64, method: &str, data: Value) {
+        let result =
+            Request::parse(method, data).and_then(|request| self.carry_out(session, request));
+        if let Err(refusal) = &result {
+            let peer = self.peer(session).ok();
+            debug!(
+                room = peer.map(|peer| tracing::field::display(&peer.room)),
+                peer = peer.map(|peer| tracing::field::display(&peer.id)),
+                session = session.0,
+                status = refusal.status,
+                reason = refusal.reason,
+                method,
+                "Request refused"
+            );
+        }
+        self.answer(session, tag, result);
+    }
+
+    fn carry_out(&mut self, session: SessionId, request: Request) -> Result<Value, Refusal> {
+        match request {
+            Request::JoinRoom(join) => {
+                let (room, peer) = (join.room_id.map(|id| id.0), join.peer_id.map(|id| id.0));
+                return self.join(session, room, peer, join.app_data.unwrap_or_default());
+            }
+            Request::RouterRtpCapabilities => return to_json(ortc::router_capabilities()),
+            Request::CreateTransport(wish) => return self.create_transport(session, &wish),
+            Request::ConnectTransport(call) => self.connect_transport(session, call)?,
+            Request::RestartIce(call) => return self.restart_ice(session, &call),
+            Request::Produce(call) => return self.produce(session, *call),
+            Request::Consume(call) => return self.consume(session, &call),
+            Request::PauseProducer(call) => {
+                let id = self.own_producer(session, call.producer_id)?;
+                self.set_producer_paused(id, true);
+            }
+            Request::ResumeProducer(call) => {
+                let id = self.own_producer(session, call.producer_id)?;
+                self.set_producer_paused(id, false);
+            }
+            Request::CloseProducer(call) => {
+                let id = self.own_producer(session, call.producer_id)?;
+                self.close_producer(id);
+            }
+            Request::PauseConsumer(call) => {
+                let id = self.own_consumer(session, call.consumer_id)?;
+                self.set_consumer_paused(id, true);
+            }
+            Request::ResumeConsumer(call) => {
+                let id = self.own_consumer(session, call.consumer_id)?;
+                self.set_consumer_paused(id, false);
+            }
+            Request::CloseConsumer(call) => {
+                let id = self.own_consumer(session, call.consumer_id)?;
+                self.remove_consumer(id);
+            }
+            Request::RequestKeyFrame(call) => {
+                let id = self.own_consumer(session, call.consumer_id)?;
+                let shard = self.peer(session)?.shard;
+                self.tell(shard, Command::RequestKeyFrame(id));
+            }
+            Request::LeaveRoom => {
+                self.peer(session)?;
+                self.leave(session);
+            }
+        }
+        Ok(json!({}))
+    }
+
+    fn create_transport(
+        &mut self,
+        session: SessionId,
+        wish: &CreateTransport,
+    ) -> Result<Value, Refusal> {
+        let peer = self.peer(session)?;
+        let shard = peer.shard;
+        if peer.transports.len() >= MAX_TRANSPORTS {
+            return Err(Refusal::too_many("transports", MAX_TRANSPORTS));
+        }
+        let Some(port) = self.shards.get(usize::from(shard.0)).map(|shard| shard.port) else {
+            return Err(Refusal::new(503, "the shard of this peer is gone"));
+        };
+        let id = TransportId::random();
+        let ice = self.secrets.credentials();
+        let dtls = DtlsParameters {
+            role: DtlsRole::Auto,
+            fingerprints: vec![self.announced.fingerprint.clone()],
+        };
+        let answer = json!({
+            "id": id,
+            "iceParameters": ice_parameters(&ice),
+            "iceCandidates": [candidate(&self.announced.address, port)],
+            "dtlsParameters": to_json(&dtls)?,
+        });
+        let transport = Transport {
+            owner: session,
+            shard,
+            ufrag: ice.ufrag.clone(),
+            produces: wish.produces(),
+            consumes: wish.consumes(),
+            connect_called: false,
+            connected: false,
+            next_mid: 0,
+        };
+        self.transports.insert(id, transport);
+        if let Some(peer) = self.peer_mut(session) {
+            peer.transports.push(id);
+        }
+        self.tell(shard, Command::AddTransport { id, ice });
+        Ok(answer)
+    }
+
+    fn connect_transport(
+        &mut self,
+        session: SessionId,
+        call: ConnectTransport,
+    ) -> Result<(), Refusal> {
+        let id = self.own_transport(session, call.transport_id)?;
+        let fingerprints = fingerprints(&call.dtls_parameters.fingerprints)?;
+        let Some(transport) = self.transports.get_mut(&id) else { return Ok(()) };
+        if transport.connect_called {
+            return Err(Refusal::conflict("connectTransport was called already"));
+        }
+        transport.connect_called = true;
+        let shard = transport.shard;
+        // The client's role is named; ours is the other one.
+        let role = match call.dtls_parameters.role {
+            DtlsRole::Server => dtls::Role::Active,
+            DtlsRole::Auto | DtlsRole::Client => dtls::Role::Passive,
+        };
+        let peer = dtls::Peer { role, fingerprints };
+        self.tell(shard, Command::ConnectTransport { id, peer });
+        Ok(())
+    }
+
+    fn restart_ice(&mut self, session: SessionId, call: &OfTransport) -> Result<Value, Refusal> {
+        let id = self.own_transport(session, call.transport_id)?;
+        let ice = self.secrets.credentials();
+        let Some(transport) = self.transports.get_mut(&id) else {
+            return Err(Refusal::no_such("transport"));
+        };
+        let old = std::mem::replace(&mut transport.ufrag, ice.ufrag.clone());
+        let shard = transport.shard;
+        self.secrets.release_ufrag(&old);
+        let answer = json!({ "iceParameters": ice_parameters(&ice) });
+        self.tell(shard, Command::RestartIce { id, ice });
+        Ok(answer)
+    }
+
+    fn produce(&mut self, session: SessionId, call: Produce) -> Result<Value, Refusal> {
+        let transport = self.own_transport(session, call.transport_id)?;
+        let peer = self.peer(session)?;
+        if peer.producers.len() >= MAX_PRODUCERS {
+            return Err(Refusal::too_many("producers", MAX_PRODUCERS));
+        }
+        let producible = ortc::produce(call.kind, call.rtp_parameters)?;
+        let cname = match producible.rtp.rtcp.cname.as_str() {
+            "" => peer.cname.clone(),
+            own => own.to_owned(),
+        };
+        let id = ProducerId::random();
+        let paused = call.paused.unwrap_or(false);
+        let spec = specs::producer_spec(id, transport, &producible, paused);
+        self.check_free(&peer.producers, &spec)?;
+        let producer = Producer {
+            owner: session,
+            shard: peer.shard,
+            spec,
+            producible,
+            cname,
+            app_data: Arc::new(call.app_data.unwrap_or_default()),
+            consumers: Vec::new(),
+            replicas: Default::default(),
+        };
+        self.add_producer(producer);
+        Ok(json!({ "id": id }))
+    }
+
+    /// Packets are told apart by SSRC and MID: two producers of one transport cannot share them.
+    fn check_free(&self, producers: &[ProducerId], new: &ProducerSpec) -> Result<(), Refusal> {
+        let ssrcs = |spec: &ProducerSpec| -> Vec<_> {
+            spec.encodings.iter().flat_map(|it| [it.ssrc, it.rtx_ssrc]).flatten().collect()
+        };
+        let taken = ssrcs(new);
+        let on_transport = producers.iter().filter_map(|id| self.producers.get(id));
+        for old in on_transport.filter(|old| old.spec.transport == new.transport) {
+            if new.mid.is_some() && old.spec.mid == new.mid {
+                let why = "another producer of this transport has it";
+                return Err(Refusal::field("rtpParameters.mid", why));
+            }
+            if ssrcs(&old.spec).iter().any(|ssrc| taken.contains(ssrc)) {
+                let why = "another producer of this transport has this SSRC";
+                return Err(Refusal::field("rtpParameters.encodings", why));
+            }
+        }
+        Ok(())
+    }
+
+    fn consume(&mut self, session: SessionId, call: &Consume) -> Result<Value, Refusal> {
+        let transport_id = match call.transport_id {
+            Some(id) => self.own_transport(session, id)?,
+            None => self.consuming_transport(session)?,
+        };
+        let peer = self.peer(session)?;
+        let shard = peer.shard;
+        if peer.consumers.len() >= MAX_CONSUMERS {
+            return Err(Refusal::too_many("consumers", MAX_CONSUMERS));
+        }
+        let producer = call.producer_id.0.and_then(|id| self.producers.get(&id));
+        // What another room's peers send is not there for this one.
+        let same_room = |it: &&Producer| self.peer(it.owner).is_ok_and(|it| it.room == peer.room);
+        let producer = producer.filter(same_room).ok_or_else(|| Refusal::no_such("producer"))?;
+        let next_mid = self.transports.get(&transport_id).map_or(0, |it| it.next_mid);
+        let Some(mid) = Mid::new(next_mid.to_string().as_bytes()) else {
+            return Err(Refusal::no_such("transport"));
+        };
+
+        let ssrcs = [self.secrets.ssrc(), self.secrets.ssrc()];
+        let [ssrc, rtx_ssrc] = ssrcs;
+        let (producible, cname) = (&producer.producible, producer.cname.as_str());
+        let wanted = &call.rtp_capabilities;
+        let consumable = match ortc::consume(producible, wanted, mid, ssrc, rtx_ssrc, cname) {
+            Ok(consumable) => consumable,
+            Err(invalid) => {
+                self.secrets.release_ssrcs(&ssrcs);
+                return Err(invalid.into());
+            }
+        };
+        let id = ConsumerId::random();
+        let producer_id = producer.spec.id;
+        let paused = call.paused.unwrap_or(false);
+        let spec = specs::consumer_spec(
+            id,
+            transport_id,
+            producer_id,
+            producible,
+            &consumable,
+            paused,
+        );
+        let answer = json!({
+            "id": id,
+            "producerId": producer_id,
+            "kind": producible.kind,
+            "type": consumable.consumer_type,
+            "rtpParameters": to_json(&consumable.rtp)?,
+            "producerPaused": producer.spec.paused,
+        });
+        let consumer = Consumer {
+            owner: session,
+            shard,
+            transport: transport_id,
+            producer: producer_id,
+            consumer_type: consumable.consumer_type,
+            paused,
+            ssrcs,
+        };
+        if let Some(transport) = self.transports.get_mut(&transport_id) {
+            transport.next_mid += 1;
+        }
+        self.add_consumer(consumer, spec);
+        Ok(answer)
+    }
+
+    /// The transport for a `consume` that names none: one that only consumes before one that serves
+    /// both ways, the newest of equals.
+    fn consuming_transport(&self, session: SessionId) -> Result<TransportId, Refusal> {
+        let own = self.peer(session)?.transports.iter().rev();
+        let consuming = own.filter_map(|id| Some((id, self.transports.get(id)?)));
+        let consuming = consuming.filter(|(_, transport)| transport.consumes);
+        let best = consuming.min_by_key(|(_, transport)| transport.produces);
+        best.map(|(id, _)| *id).ok_or_else(|| Refusal::new(404, "there is no consuming transport"))
+    }
+}
+
+/// Of the hash functions that clients may name, those that we cannot check are passed over.
+fn fingerprints(given: &[DtlsFingerprint]) -> Result<Vec<Fingerprint>, Refusal> {
+    const FIELD: &str = "dtlsParameters.fingerprints";
+    const UNCHECKED: [&str; 2] = ["sha-1", "sha-224"];
+    if given.len() > MAX_FINGERPRINTS {
+        return Err(Refusal::field(FIELD, format!("more than {MAX_FINGERPRINTS}")));
+    }
+    let mut usable = Vec::new();
+    for (index, DtlsFingerprint { algorithm, value }) in given.iter().enumerate() {
+        if UNCHECKED.contains(&algorithm.as_str()) {
+            continue;
+        }
+        let Some(fingerprint) = Fingerprint::parse(algorithm, value) else {
+            let field = format!("{FIELD}[{index}]");
+            let why = "must be {algorithm, value} of sha-256, sha-384 or sha-512 in hex with colons";
+            return Err(Refusal::field(&field, why));
+        };
+        usable.push(fingerprint);
+    }
+    if usable.is_empty() {
+        return Err(Refusal::field(FIELD, "one of sha-256, sha-384 or sha-512 is needed"));
+    }
+    Ok(usable)
+}
+
+fn ice_parameters(ice: &ice::Credentials) -> Value {
+    json!({ "usernameFragment": ice.ufrag, "password": ice.password, "iceLite": true })
+}
+
+/// A candidate in mediasoup's shape: `ip` for old clients, `address` for new ones.
+fn candidate(address: &str, port: u16) -> Value {
+    json!({
+        "foundation": "udpcandidate",
+        "priority": CANDIDATE_PRIORITY,
+        "ip": address,
+        "address": address,
+        "protocol": "udp",
+        "port": port,
+        "type": "host",
+    })
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<Value, Refusal> {
+    serde_json::to_value(value).map_err(|_| Refusal::new(500, "the answer cannot be written"))
+}

@@ -1,0 +1,145 @@
+//! The one task that owns the rooms, and how everyone else reaches it.
+//!
+//! Connections, REST calls and shards send messages; nothing is shared and nothing is locked. The task
+//! never waits for a client: what it has to say goes into the client's bounded queue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tracing::error;
+
+use crate::control::refusal::Refusal;
+use crate::control::rest::Call;
+use crate::control::rooms::Rooms;
+use crate::control::session::{self, Caller, Line, Link, SessionId};
+use crate::shard::mailbox::ShardEvent;
+
+/// Messages that may wait for the hub. A sender waits when they are so many: that slows clients
+/// down, and bounds memory.
+const INBOX: usize = 1024;
+/// How long sessions have to say goodbye when the server stops.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// What the hub is told.
+enum Message {
+    Open { session: SessionId, link: Link, caller: Caller },
+    Request { session: SessionId, tag: u64, method: String, data: Value },
+    MissedPing { session: SessionId, missed: bool },
+    Closed(SessionId),
+    Rest { call: Call, answer: oneshot::Sender<Result<Value, Refusal>> },
+    Stop,
+}
+
+/// The way to the hub. Every connection has a clone.
+#[derive(Clone)]
+pub struct Hub {
+    messages: mpsc::Sender<Message>,
+    next_session: Arc<AtomicU64>,
+}
+
+/// The hub itself: to be [run](Inbox::run).
+pub struct Inbox(mpsc::Receiver<Message>);
+
+/// A hub that does not run yet.
+pub fn new() -> (Hub, Inbox) {
+    let (messages, inbox) = mpsc::channel(INBOX);
+    (Hub { messages, next_session: Arc::default() }, Inbox(inbox))
+}
+
+impl Hub {
+    /// Begins a session; `None` once the server has stopped.
+    pub async fn open(&self, caller: Caller) -> Option<(SessionId, Line)> {
+        let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
+        let (link, line) = session::pair();
+        self.messages.send(Message::Open { session, link, caller }).await.ok()?;
+        Some((session, line))
+    }
+
+    /// Passes on a client's request. Its response comes through the session's [`Line`], with this tag.
+    pub async fn request(&self, session: SessionId, tag: u64, method: String, data: Value) {
+        self.send(Message::Request { session, tag, method, data }).await;
+    }
+
+    /// The connection missed its ping, or was heard of again.
+    pub async fn missed_ping(&self, session: SessionId, missed: bool) {
+        self.send(Message::MissedPing { session, missed }).await;
+    }
+
+    /// The connection is gone.
+    pub async fn closed(&self, session: SessionId) {
+        self.send(Message::Closed(session)).await;
+    }
+
+    /// Carries out a REST call.
+    pub async fn rest(&self, call: Call) -> Result<Value, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Message::Rest { call, answer }).await;
+        answered.await.unwrap_or_else(|_| Err(Refusal::new(503, "the server is stopping")))
+    }
+
+    /// Tells all peers that the server stops, and ends every session and the hub.
+    pub async fn stop(&self) {
+        self.send(Message::Stop).await;
+    }
+
+    /// A hub that has stopped wants to hear nothing any more.
+    async fn send(&self, message: Message) {
+        let _ = self.messages.send(message).await;
+    }
+}
+
+impl Inbox {
+    /// Works until [`Hub::stop`]. `events` is what the shards tell.
+    pub async fn run(mut self, mut rooms: Rooms, mut events: mpsc::UnboundedReceiver<ShardEvent>) {
+        let mut shards_run = true;
+        loop {
+            tokio::select! {
+                message = self.0.recv() => match message {
+                    None | Some(Message::Stop) => break,
+                    Some(message) => handle(&mut rooms, message),
+                },
+                event = events.recv(), if shards_run => match event {
+                    Some((_, event)) => rooms.shard_event(event),
+                    None => {
+                        error!("All shards have ended: no media flows any more");
+                        shards_run = false;
+                    }
+                },
+            }
+        }
+        rooms.shut_down();
+        // Those who do not close within the time are cut off with the process.
+        let _ = timeout(GOODBYE, self.goodbye(&mut rooms)).await;
+    }
+
+    /// The sessions have been told; their last words are that they closed.
+    async fn goodbye(&mut self, rooms: &mut Rooms) {
+        while rooms.has_sessions() {
+            match self.0.recv().await {
+                Some(Message::Closed(session)) => rooms.close(session),
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+}
+
+fn handle(rooms: &mut Rooms, message: Message) {
+    match message {
+        Message::Open { session, link, caller } => rooms.open(session, link, caller),
+        Message::Request { session, tag, method, data } => {
+            rooms.request(session, tag, &method, data);
+        }
+        Message::MissedPing { session, missed } => rooms.set_missed_ping(session, missed),
+        Message::Closed(session) => rooms.close(session),
+        Message::Rest { call, answer } => {
+            // Whoever asked may have hung up.
+            let _ = answer.send(rooms.rest(call));
+        }
+        Message::Stop => {}
+    }
+}

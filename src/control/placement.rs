@@ -1,0 +1,37 @@
+//! Which shard carries a new peer.
+
+use crate::id::ShardId;
+
+/// What a shard carries. Streams weigh first: a peer that neither sends nor receives costs little.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Load {
+    /// Producers and consumers.
+    pub streams: usize,
+    /// Peers.
+    pub peers: usize,
+}
+
+/// The shard that carries least, the first of equals. `loads` has one entry per shard, in their order.
+pub fn least_loaded(loads: &[Load]) -> ShardId {
+    let least = (0..loads.len()).min_by_key(|&index| loads[index]).unwrap_or(0);
+    ShardId(u16::try_from(least).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(streams: usize, peers: usize) -> Load {
+        Load { streams, peers }
+    }
+
+    #[test]
+    fn streams_weigh_more_than_peers() {
+        assert_eq!(least_loaded(&[load(3, 1), load(2, 9)]), ShardId(1));
+    }
+
+    #[test]
+    fn peers_decide_between_equal_streams() {
+        assert_eq!(least_loaded(&[load(2, 2), load(2, 1), load(2, 1)]), ShardId(1));
+    }
+}

@@ -1,0 +1,274 @@
+//! The WebSocket side of signaling: `protoo` frames in text messages.
+//!
+//! A thin translator between one WebSocket and the hub. Frames that are not `protoo` are passed over;
+//! the connection stays.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+use tracing::debug;
+
+use crate::control::hub::Hub;
+use crate::control::session::{
+    Caller, End, Line, MAX_IN_FLIGHT, MAX_MESSAGE, Outgoing, SessionId,
+};
+
+/// The subprotocol's name (RFC 6455 §1.9).
+pub const SUBPROTOCOL: &str = "protoo";
+/// Pings unanswered in a row after which a connection counts as dead.
+const MAX_MISSED: u32 = 3;
+/// A client that does not take a message within this time is too slow.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a close may take until the connection is dropped.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves one upgraded connection until it ends.
+pub async fn serve<S>(stream: S, hub: Hub, caller: Caller, ping_interval: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let config = WebSocketConfig::default()
+        .read_buffer_size(4096)
+        .write_buffer_size(4096)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+    let Some((id, line)) = hub.open(caller).await else { return };
+    debug!(session = id.0, "WebSocket opened");
+    let mut ping = interval_at(Instant::now() + ping_interval, ping_interval);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut connection =
+        Connection { socket: &mut socket, hub: &hub, id, in_flight: 0, awaited: false, missed: 0 };
+    let ending = connection.run(line, ping).await;
+    // The room need not wait for the closing handshake.
+    hub.closed(id).await;
+    debug!(session = id.0, ?ending, "WebSocket closing");
+    close(&mut socket, ending).await;
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum Ending {
+    /// The client closed, or its connection broke.
+    Gone,
+    /// The client does not answer pings, or does not read.
+    Dead,
+    /// A message above [`MAX_MESSAGE`].
+    TooLarge,
+    /// Bytes that are not WebSocket (RFC 6455).
+    NotWebSocket,
+    /// The hub's wish.
+    Hub(End),
+}
+
+struct Connection<'a, S> {
+    socket: &'a mut WebSocketStream<S>,
+    hub: &'a Hub,
+    id: SessionId,
+    in_flight: usize,
+    /// A ping is unanswered.
+    awaited: bool,
+    /// Pings unanswered in a row.
+    missed: u32,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
+    async fn run(&mut self, mut line: Line, mut ping: Interval) -> Ending {
+        loop {
+            let step = tokio::select! {
+                end = &mut line.end => return self.last_words(line, end.ok()).await,
+                Some(outgoing) = line.outgoing.recv() => self.deliver(outgoing).await,
+                _ = ping.tick() => self.ping().await,
+                message = self.socket.next(), if self.in_flight < MAX_IN_FLIGHT => {
+                    self.receive(message).await
+                }
+            };
+            if let Err(ending) = step {
+                return ending;
+            }
+        }
+    }
+
+    /// What the hub had queued before it ended the session.
+    async fn last_words(&mut self, mut line: Line, end: Option<End>) -> Ending {
+        let end = end.unwrap_or(End::ShuttingDown);
+        if end != End::TooSlow {
+            while let Ok(outgoing) = line.outgoing.try_recv() {
+                if let Err(ending) = self.deliver(outgoing).await {
+                    return ending;
+                }
+            }
+        }
+        Ending::Hub(end)
+    }
+
+    async fn deliver(&mut self, outgoing: Outgoing) -> Result<(), Ending> {
+        if matches!(outgoing, Outgoing::Response { .. }) {
+            self.in_flight -= 1;
+        }
+        self.send(Message::text(frame(outgoing).to_string())).await
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), Ending> {
+        match timeout(WRITE_TIMEOUT, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Ending::Gone),
+            Err(_) => Err(Ending::Dead),
+        }
+    }
+
+    async fn ping(&mut self) -> Result<(), Ending> {
+        if self.awaited {
+            self.missed += 1;
+            match self.missed {
+                1 => self.hub.missed_ping(self.id, true).await,
+                MAX_MISSED.. => return Err(Ending::Dead),
+                _ => {}
+            }
+        }
+        self.awaited = true;
+        self.send(Message::Ping(Bytes::new())).await
+    }
+
+    async fn receive(&mut self, message: Option<Result<Message, Error>>) -> Result<(), Ending> {
+        let message = match message {
+            Some(Ok(message)) => message,
+            Some(Err(Error::Capacity(_))) => return Err(Ending::TooLarge),
+            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) | None => {
+                return Err(Ending::Gone);
+            }
+            Some(Err(Error::Protocol(_) | Error::Utf8(_))) => return Err(Ending::NotWebSocket),
+            Some(Err(_)) => return Err(Ending::Gone),
+        };
+        // Whatever a client sends shows that it lives.
+        self.awaited = false;
+        if self.missed > 0 {
+            self.missed = 0;
+            self.hub.missed_ping(self.id, false).await;
+        }
+        match message {
+            Message::Text(text) => self.request(&text).await,
+            Message::Close(_) => Err(Ending::Gone),
+            _ => Ok(()),
+        }
+    }
+
+    async fn request(&mut self, text: &str) -> Result<(), Ending> {
+        let (tag, method, data) = match parse(text) {
+            Frame::Request { tag, method, data } => (tag, method, data),
+            Frame::Malformed { tag, reason } => {
+                return self.send(Message::text(error(tag, 400, reason).to_string())).await;
+            }
+            Frame::Other => {
+                debug!(session = self.id.0, bytes = text.len(), "Frame passed over");
+                return Ok(());
+            }
+        };
+        self.in_flight += 1;
+        self.hub.request(self.id, tag, method, data).await;
+        Ok(())
+    }
+}
+
+/// What a client sent.
+#[derive(Debug, PartialEq)]
+enum Frame {
+    Request { tag: u64, method: String, data: Value },
+    /// A request that can be answered, but not understood.
+    Malformed { tag: u64, reason: &'static str },
+    /// Not a request, or one without a usable id.
+    Other,
+}
+
+fn parse(text: &str) -> Frame {
+    let Ok(Value::Object(mut frame)) = serde_json::from_str::<Value>(text) else {
+        return Frame::Other;
+    };
+    let Some(tag) = frame.get("id").and_then(Value::as_u64) else { return Frame::Other };
+    match frame.get("request") {
+        Some(Value::Bool(true)) => {}
+        None if frame.contains_key("response") => return Frame::Other,
+        _ => return Frame::Malformed { tag, reason: "request: must be true" },
+    }
+    let Some(Value::String(method)) = frame.remove("method") else {
+        return Frame::Malformed { tag, reason: "method: must be a string" };
+    };
+    let data = frame.remove("data").unwrap_or_default();
+    Frame::Request { tag, method, data }
+}
+
+fn frame(outgoing: Outgoing) -> Value {
+    match outgoing {
+        Outgoing::Response { tag, result: Ok(data) } => {
+            json!({ "response": true, "id": tag, "ok": true, "data": data })
+        }
+        Outgoing::Response { tag, result: Err(refusal) } => {
+            error(tag, refusal.status, &refusal.reason)
+        }
+        Outgoing::Notification { method, data } => {
+            json!({ "notification": true, "method": method, "data": *data })
+        }
+    }
+}
+
+fn error(tag: u64, status: u16, reason: &str) -> Value {
+    json!({
+        "response": true, "id": tag, "ok": false, "errorCode": status, "errorReason": reason,
+    })
+}
+
+/// Says why (RFC 6455 §7.4.1), then waits a moment for the client's own close: an early end with bytes
+/// unread would reset the connection, and the reason would be lost.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+    ending: Ending,
+) {
+    let (code, reason) = match ending {
+        Ending::Gone => (CloseCode::Normal, ""),
+        Ending::Dead => (CloseCode::Policy, "no answer to pings"),
+        Ending::TooLarge => (CloseCode::Size, "message above 64 kB"),
+        Ending::NotWebSocket => (CloseCode::Protocol, ""),
+        Ending::Hub(End::Replaced) => (CloseCode::Policy, "replaced by a new connection"),
+        Ending::Hub(End::ShuttingDown) => (CloseCode::Away, "the server stops"),
+        Ending::Hub(End::TooSlow) => (CloseCode::Policy, "reads too slowly"),
+    };
+    let closing = async {
+        let frame = CloseFrame { code, reason: reason.into() };
+        if socket.close(Some(frame)).await.is_err() {
+            return;
+        }
+        let mut unread = [0; 4096];
+        while socket.get_mut().read(&mut unread).await.is_ok_and(|read| read > 0) {}
+    };
+    let _ = timeout(CLOSE_TIMEOUT, closing).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_told_from_the_rest() {
+        let request = parse(r#"{"request":true,"id":7,"method":"leaveRoom","data":{}}"#);
+        let method = "leaveRoom".to_owned();
+        assert_eq!(request, Frame::Request { tag: 7, method, data: json!({}) });
+        for other in ["", "[]", "{", r#"{"response":true,"id":1}"#, r#"{"request":true}"#] {
+            assert_eq!(parse(other), Frame::Other, "{other}");
+        }
+        for wrong in [
+            r#"{"request":true,"id":1}"#,
+            r#"{"request":true,"id":1,"method":2}"#,
+            r#"{"request":1,"id":1,"method":"leaveRoom"}"#,
+        ] {
+            assert!(matches!(parse(wrong), Frame::Malformed { tag: 1, .. }), "{wrong}");
+        }
+    }
+}

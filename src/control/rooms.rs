@@ -1,0 +1,365 @@
+//! Rooms and peers: what control knows, and what follows when somebody comes or goes.
+//!
+//! One [`Rooms`] for the process, owned by the hub's task: no locks. It never waits. What peers send and
+//! receive is in [`super::streams`], the calls in [`super::calls`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tracing::{debug, info, warn};
+
+use crate::control::placement::{Load, least_loaded};
+use crate::control::refusal::Refusal;
+use crate::control::requests::{AppData, DtlsFingerprint};
+use crate::control::secrets::Secrets;
+use crate::control::session::{Caller, End, Link, Outgoing, SessionId};
+use crate::control::streams::{Consumer, Producer, Transport};
+use crate::id::{ConsumerId, PeerId, ProducerId, RoomId, ShardId, TransportId};
+use crate::shard::mailbox::{Command, Mailbox};
+
+/// Rooms at a time: REST makes them without a peer, so their number needs an end.
+pub const MAX_ROOMS: usize = 10_000;
+
+/// Everything that control knows.
+pub struct Rooms {
+    pub(super) announced: Announced,
+    pub(super) shards: Vec<Mailbox>,
+    pub(super) loads: Vec<Load>,
+    pub(super) sessions: BTreeMap<SessionId, Session>,
+    pub(super) rooms: BTreeMap<RoomId, Room>,
+    pub(super) transports: HashMap<TransportId, Transport>,
+    pub(super) producers: HashMap<ProducerId, Producer>,
+    pub(super) consumers: HashMap<ConsumerId, Consumer>,
+    pub(super) secrets: Secrets,
+    /// Sessions that cannot be written to; ended when the call at hand is done.
+    doomed: Vec<SessionId>,
+}
+
+/// What every transport tells its client.
+#[derive(Clone, Debug)]
+pub struct Announced {
+    /// Address or host name of the candidates.
+    pub address: String,
+    /// Our certificate's hash.
+    pub fingerprint: DtlsFingerprint,
+}
+
+/// One connection, and the peer that it is once it has joined.
+pub(super) struct Session {
+    link: Link,
+    caller: Caller,
+    missed_ping: bool,
+    pub(super) peer: Option<Peer>,
+}
+
+/// A room.
+pub(super) struct Room {
+    created_at: Timestamp,
+    /// Rooms made by REST stay when their last peer leaves; those made by a join go with it.
+    stays: bool,
+    pub(super) peers: BTreeMap<PeerId, SessionId>,
+}
+
+/// A session that has joined a room.
+pub(super) struct Peer {
+    pub(super) room: RoomId,
+    pub(super) id: PeerId,
+    pub(super) app_data: Arc<AppData>,
+    pub(super) shard: ShardId,
+    /// For the producers whose client gives no CNAME: one per peer, so that lips stay in sync.
+    pub(super) cname: String,
+    pub(super) transports: Vec<TransportId>,
+    pub(super) producers: Vec<ProducerId>,
+    pub(super) consumers: Vec<ConsumerId>,
+}
+
+impl Rooms {
+    /// No rooms yet, and these shards, in the order of their ids.
+    pub fn new(announced: Announced, shards: Vec<Mailbox>) -> Self {
+        Self {
+            announced,
+            loads: vec![Load::default(); shards.len()],
+            shards,
+            sessions: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            transports: HashMap::new(),
+            producers: HashMap::new(),
+            consumers: HashMap::new(),
+            secrets: Secrets::default(),
+            doomed: Vec::new(),
+        }
+    }
+
+    /// A client has connected.
+    pub fn open(&mut self, session: SessionId, link: Link, caller: Caller) {
+        self.sessions.insert(session, Session { link, caller, missed_ping: false, peer: None });
+    }
+
+    /// A client has gone: its peer leaves.
+    pub fn close(&mut self, session: SessionId) {
+        self.leave(session);
+        self.sessions.remove(&session);
+        self.end_doomed();
+    }
+
+    /// A client's connection missed its ping, or was heard of again.
+    pub fn set_missed_ping(&mut self, session: SessionId, missed: bool) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.missed_ping = missed;
+        }
+    }
+
+    /// Whether any client is connected.
+    pub fn has_sessions(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    /// The server stops: tells every peer, and ends every session.
+    pub fn shut_down(&mut self) {
+        let rooms: Vec<RoomId> = self.rooms.keys().cloned().collect();
+        for room in rooms {
+            let _ = self.close_room(&room);
+        }
+        for session in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.end(session, End::ShuttingDown);
+        }
+    }
+
+    /// Makes a room that stays until [`Self::close_room`].
+    pub fn create_room(&mut self, id: RoomId) -> Result<(), Refusal> {
+        if self.rooms.contains_key(&id) {
+            return Err(Refusal::conflict("this room exists already"));
+        }
+        self.add_room(id, true)
+    }
+
+    /// Tells a room's peers, and removes it with everything in it. Their connections stay.
+    pub fn close_room(&mut self, id: &RoomId) -> Result<(), Refusal> {
+        let Some(room) = self.rooms.get_mut(id) else {
+            return Err(Refusal::no_such("room"));
+        };
+        // Nobody is left to be told of the others' leaving: `roomClosed` says it all.
+        let sessions: Vec<SessionId> = std::mem::take(&mut room.peers).into_values().collect();
+        self.notify(&sessions, "roomClosed", json!({ "roomId": id }));
+        let peers: Vec<Peer> = sessions.into_iter().filter_map(|it| self.take_peer(it)).collect();
+        for peer in &peers {
+            self.remove_streams(peer);
+        }
+        self.rooms.remove(id);
+        info!(room = %id, "Room closed");
+        self.end_doomed();
+        Ok(())
+    }
+
+    /// Lets a session join; the answer lists who is there already.
+    pub(super) fn join(
+        &mut self,
+        session: SessionId,
+        room: Option<RoomId>,
+        peer: Option<PeerId>,
+        app_data: AppData,
+    ) -> Result<Value, Refusal> {
+        let caller = self.session(session)?;
+        if caller.peer.is_some() {
+            return Err(Refusal::conflict("this connection has joined a room already"));
+        }
+        let room = room.or_else(|| caller.caller.room.clone());
+        let room = room.ok_or_else(|| Refusal::new(400, "missing field `roomId`"))?;
+        let id = peer.or_else(|| caller.caller.peer.clone());
+        let id = id.ok_or_else(|| Refusal::new(400, "missing field `peerId`"))?;
+
+        self.make_way(&room, &id)?;
+        if !self.rooms.contains_key(&room) {
+            self.add_room(room.clone(), false)?;
+        }
+        let present = self.describe_peers(&room);
+        let others = self.sessions_of(&room);
+        let shard = self.enter(session, room, id, app_data, &others);
+        self.load(shard).peers += 1;
+        Ok(json!({ "peers": present }))
+    }
+
+    /// Puts a session into an existing room, and tells the `others`.
+    fn enter(
+        &mut self,
+        session: SessionId,
+        room: RoomId,
+        id: PeerId,
+        app_data: AppData,
+        others: &[SessionId],
+    ) -> ShardId {
+        let shard = least_loaded(&self.loads);
+        let app_data = Arc::new(app_data);
+        info!(room = %room, peer = %id, shard = shard.0, "Peer joined");
+        self.notify(others, "newPeer", json!({ "peerId": id, "appData": *app_data }));
+        if let Some(entry) = self.rooms.get_mut(&room) {
+            entry.peers.insert(id.clone(), session);
+        }
+        if let Some(entry) = self.sessions.get_mut(&session) {
+            entry.peer = Some(Peer {
+                room,
+                id,
+                app_data,
+                shard,
+                cname: super::secrets::cname(),
+                transports: Vec::new(),
+                producers: Vec::new(),
+                consumers: Vec::new(),
+            });
+        }
+        shard
+    }
+
+    /// Takes a session's peer, if it is one, out of its room.
+    pub(super) fn leave(&mut self, session: SessionId) {
+        let Some(peer) = self.take_peer(session) else { return };
+        if let Some(room) = self.rooms.get_mut(&peer.room) {
+            room.peers.remove(&peer.id);
+        }
+        self.remove_streams(&peer);
+        let others = self.sessions_of(&peer.room);
+        self.notify(&others, "peerLeft", json!({ "peerId": peer.id }));
+        info!(room = %peer.room, peer = %peer.id, "Peer left");
+        let empty = |room: &Room| room.peers.is_empty() && !room.stays;
+        if self.rooms.get(&peer.room).is_some_and(empty) {
+            self.rooms.remove(&peer.room);
+            info!(room = %peer.room, "Room closed");
+        }
+    }
+
+    /// Sends the response to a request.
+    pub(super) fn answer(&mut self, session: SessionId, tag: u64, result: Result<Value, Refusal>) {
+        self.deliver(session, Outgoing::Response { tag, result });
+        self.end_doomed();
+    }
+
+    /// Tells these sessions something.
+    pub(super) fn notify(&mut self, to: &[SessionId], method: &'static str, data: Value) {
+        let data = Arc::new(data);
+        for session in to {
+            self.deliver(*session, Outgoing::Notification { method, data: data.clone() });
+        }
+    }
+
+    /// Asks something of a shard. A dead shard is said once per command: its peers see their media stop.
+    pub(super) fn tell(&self, shard: ShardId, command: Command) {
+        let sent = self.shards.get(usize::from(shard.0)).is_some_and(|to| to.send(command));
+        if !sent {
+            warn!(shard = shard.0, "Shard is gone, a command to it is lost");
+        }
+    }
+
+    /// What a shard carries.
+    pub(super) fn load(&mut self, shard: ShardId) -> &mut Load {
+        &mut self.loads[usize::from(shard.0)]
+    }
+
+    /// The session's peer; 403 before it has joined.
+    pub(super) fn peer(&self, session: SessionId) -> Result<&Peer, Refusal> {
+        let peer = self.sessions.get(&session).and_then(|session| session.peer.as_ref());
+        peer.ok_or_else(|| Refusal::new(403, "join a room first"))
+    }
+
+    /// The session's peer, if it has joined.
+    pub(super) fn peer_mut(&mut self, session: SessionId) -> Option<&mut Peer> {
+        self.sessions.get_mut(&session)?.peer.as_mut()
+    }
+
+    /// The sessions of everyone in the session's room but itself.
+    pub(super) fn others(&self, session: SessionId) -> Vec<SessionId> {
+        let Ok(peer) = self.peer(session) else { return Vec::new() };
+        let mut sessions = self.sessions_of(&peer.room);
+        sessions.retain(|other| *other != session);
+        sessions
+    }
+
+    /// A room's age, for REST.
+    pub(super) fn created_at(room: &Room) -> String {
+        to_milliseconds(room.created_at).to_string()
+    }
+
+    fn session(&self, session: SessionId) -> Result<&Session, Refusal> {
+        self.sessions.get(&session).ok_or_else(|| Refusal::new(403, "this connection has ended"))
+    }
+
+    fn sessions_of(&self, room: &RoomId) -> Vec<SessionId> {
+        self.rooms.get(room).map(|room| room.peers.values().copied().collect()).unwrap_or_default()
+    }
+
+    /// Frees a peer's id if its connection looks dead; 409 if it does not.
+    fn make_way(&mut self, room: &RoomId, id: &PeerId) -> Result<(), Refusal> {
+        let Some(&holder) = self.rooms.get(room).and_then(|room| room.peers.get(id)) else {
+            return Ok(());
+        };
+        if !self.session(holder)?.missed_ping {
+            return Err(Refusal::conflict("a peer with this id is in the room already"));
+        }
+        info!(room = %room, peer = %id, "Peer replaced: its connection missed a ping");
+        self.end(holder, End::Replaced);
+        Ok(())
+    }
+
+    fn add_room(&mut self, id: RoomId, stays: bool) -> Result<(), Refusal> {
+        if self.rooms.len() >= MAX_ROOMS {
+            return Err(Refusal::new(503, format!("there are {MAX_ROOMS} rooms already")));
+        }
+        info!(room = %id, "Room created");
+        let room = Room { created_at: Timestamp::now(), stays, peers: BTreeMap::new() };
+        self.rooms.insert(id, room);
+        Ok(())
+    }
+
+    fn take_peer(&mut self, session: SessionId) -> Option<Peer> {
+        let peer = self.sessions.get_mut(&session)?.peer.take()?;
+        self.load(peer.shard).peers -= 1;
+        Some(peer)
+    }
+
+    /// `joinRoom`'s list of who is there, with what they send.
+    fn describe_peers(&self, room: &RoomId) -> Vec<Value> {
+        let sessions = self.sessions_of(room);
+        let peers = sessions.iter().filter_map(|session| self.peer(*session).ok());
+        peers
+            .map(|peer| {
+                let producers = peer.producers.iter().filter_map(|id| {
+                    let producer = self.producers.get(id)?;
+                    let (kind, app_data) = (producer.spec.kind, &*producer.app_data);
+                    Some(json!({ "producerId": id, "kind": kind, "appData": app_data }))
+                });
+                let producers: Vec<Value> = producers.collect();
+                json!({ "peerId": peer.id, "appData": *peer.app_data, "producers": producers })
+            })
+            .collect()
+    }
+
+    fn deliver(&mut self, session: SessionId, outgoing: Outgoing) {
+        let Some(entry) = self.sessions.get(&session) else { return };
+        if entry.link.outgoing.try_send(outgoing).is_err() {
+            self.doomed.push(session);
+        }
+    }
+
+    /// Ends a session from our side; its peer leaves.
+    fn end(&mut self, session: SessionId, why: End) {
+        self.leave(session);
+        if let Some(entry) = self.sessions.remove(&session) {
+            debug!(session = session.0, ?why, "Session ended");
+            // The connection may be gone already, which is what we want.
+            let _ = entry.link.end.send(why);
+        }
+    }
+
+    /// Telling the others of a leaving peer may find more who do not read: hence the loop.
+    pub(super) fn end_doomed(&mut self) {
+        while let Some(session) = self.doomed.pop() {
+            self.end(session, End::TooSlow);
+        }
+    }
+}
+
+/// Nobody needs a room's age in nanoseconds.
+fn to_milliseconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}

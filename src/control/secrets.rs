@@ -1,0 +1,92 @@
+//! Random names that must be unique or unguessable: ICE credentials, SSRCs, CNAMEs.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use crate::id::Ssrc;
+use crate::shard::mailbox::ice::Credentials;
+
+/// Characters of a ufrag: 72 bits, so that strangers cannot guess which transports exist.
+const UFRAG_LEN: usize = 12;
+/// Characters of a password: 168 bits, above the 128 that RFC 8445 §5.3 wants.
+const PASSWORD_LEN: usize = 28;
+/// ICE's own alphabet (RFC 8445 §5.3), 64 characters.
+const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Remembers what is in use, so that no name is given out twice at a time.
+#[derive(Default)]
+pub struct Secrets {
+    ufrags: HashSet<String>,
+    ssrcs: HashSet<Ssrc>,
+}
+
+impl Secrets {
+    /// New ICE credentials, whose ufrag no other transport of the process has.
+    pub fn credentials(&mut self) -> Credentials {
+        loop {
+            let ufrag = ice_text(UFRAG_LEN);
+            if self.ufrags.insert(ufrag.clone()) {
+                return Credentials { ufrag, password: ice_text(PASSWORD_LEN) };
+            }
+        }
+    }
+
+    /// A transport does not use this ufrag any more.
+    pub fn release_ufrag(&mut self, ufrag: &str) {
+        self.ufrags.remove(ufrag);
+    }
+
+    /// A new SSRC, which no other consumer of the process has. Never 0.
+    pub fn ssrc(&mut self) -> Ssrc {
+        loop {
+            let [a, b, c, d, ..] = *Uuid::new_v4().as_bytes();
+            let ssrc = Ssrc(u32::from_be_bytes([a, b, c, d]));
+            if ssrc != Ssrc(0) && self.ssrcs.insert(ssrc) {
+                return ssrc;
+            }
+        }
+    }
+
+    /// A consumer does not use these SSRCs any more.
+    pub fn release_ssrcs(&mut self, ssrcs: &[Ssrc]) {
+        for ssrc in ssrcs {
+            self.ssrcs.remove(ssrc);
+        }
+    }
+}
+
+/// A CNAME for a peer whose client gave none (RFC 7022 §4.2: 96 random bits).
+pub fn cname() -> String {
+    ice_text(16)
+}
+
+/// Six random bits per character.
+fn ice_text(len: usize) -> String {
+    let mut text = String::with_capacity(len);
+    while text.len() < len {
+        let uuid = Uuid::new_v4();
+        // Bytes 6 and 8 carry the UUID's version and variant: not all of their bits are random.
+        let random = uuid.as_bytes().iter().enumerate().filter(|(at, _)| ![6, 8].contains(at));
+        let chars = random.map(|(_, byte)| char::from(ICE_CHARS[usize::from(byte & 63)]));
+        text.extend(chars.take(len - text.len()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 8445 §5.3: ufrag of 4 to 256, password of 22 to 256 ICE characters.
+    #[test]
+    fn credentials_obey_ice() {
+        let mut secrets = Secrets::default();
+        let (one, two) = (secrets.credentials(), secrets.credentials());
+        assert_ne!(one.ufrag, two.ufrag);
+        assert_ne!(one.password, two.password);
+        assert_eq!((one.ufrag.len(), one.password.len()), (UFRAG_LEN, PASSWORD_LEN));
+        let text = one.ufrag + &one.password;
+        assert!(text.bytes().all(|byte| ICE_CHARS.contains(&byte)), "{text}");
+    }
+}

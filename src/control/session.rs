@@ -1,0 +1,140 @@
+//! What the hub and one client's connection say to each other, whatever the client speaks.
+//!
+//! Responses and notifications share one bounded queue, so a client sees them in the order in which
+//! things happened. A client that reads too slowly fills its queue and is closed: the hub never waits.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::refusal::Refusal;
+use crate::id::{PeerId, RoomId};
+
+/// Responses and notifications that may wait for one client: enough for everything that a room of a
+/// few hundred peers says at once, small enough that a stalled client holds little.
+pub const QUEUE: usize = 1024;
+/// Requests of one client that may be unanswered at a time; its next one is not read before.
+pub const MAX_IN_FLIGHT: usize = 32;
+/// Longest message and body, in bytes.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+
+/// One connection of a client, unique in the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// Who the URL's query says is calling: `joinRoom`'s defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// `roomId`
+    pub room: Option<RoomId>,
+    /// `peerId`
+    pub peer: Option<PeerId>,
+}
+
+impl Caller {
+    /// Reads a URL's query; ids that cannot be ids are passed over.
+    pub fn from_query(query: &str) -> Self {
+        let value = |name: &str| {
+            query.split('&').find_map(|pair| {
+                let (key, value) = pair.split_once('=')?;
+                (key == name).then(|| percent_decode(&value.replace('+', " ")))?
+            })
+        };
+        Self {
+            room: value("roomId").and_then(|text| RoomId::new(&text)),
+            peer: value("peerId").and_then(|text| PeerId::new(&text)),
+        }
+    }
+}
+
+/// What the hub has for a client.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// The answer to the request that the session tagged so.
+    Response {
+        /// The session's name for the request.
+        tag: u64,
+        /// The response's data.
+        result: Result<Value, Refusal>,
+    },
+    /// News.
+    Notification {
+        /// Its name in the protocol.
+        method: &'static str,
+        /// Its data, shared by all who are told.
+        data: Arc<Value>,
+    },
+}
+
+/// Why the hub ends a session. What is queued is still delivered, except to a slow reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The same peer joined anew after this connection missed its ping.
+    Replaced,
+    /// The server stops.
+    ShuttingDown,
+    /// The queue is full.
+    TooSlow,
+}
+
+/// The hub's side of a session. Dropping it ends the session.
+pub struct Link {
+    /// Full means: too slow.
+    pub outgoing: mpsc::Sender<Outgoing>,
+    /// Used once.
+    pub end: oneshot::Sender<End>,
+}
+
+/// The connection's side of a session.
+pub struct Line {
+    /// What to write.
+    pub outgoing: mpsc::Receiver<Outgoing>,
+    /// When to stop.
+    pub end: oneshot::Receiver<End>,
+}
+
+/// Both sides of a new session.
+pub fn pair() -> (Link, Line) {
+    let (outgoing, queue) = mpsc::channel(QUEUE);
+    let (end, ended) = oneshot::channel();
+    (Link { outgoing, end }, Line { outgoing: queue, end: ended })
+}
+
+/// Undoes percent-encoding (RFC 3986 §2.1); `None` if an escape or the resulting UTF-8 is broken.
+pub fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        if *first != b'%' {
+            bytes.push(*first);
+            rest = tail;
+            continue;
+        }
+        let [high, low, tail @ ..] = tail else { return None };
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        bytes.push(u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?);
+        rest = tail;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn query_names_room_and_peer() {
+        let caller = Caller::from_query("a=b&roomId=my%20room&peerId=J%C3%B6+1");
+        assert_eq!(caller.room.unwrap().as_str(), "my room");
+        assert_eq!(caller.peer.unwrap().as_str(), "Jö 1");
+    }
+
+    #[test]
+    fn broken_query_names_nobody() {
+        for query in ["", "roomId", "roomId=", "roomId=%", "roomId=%4", "roomId=%zz", "roomId=%ff"]
+        {
+            assert_eq!(Caller::from_query(query), Caller::default(), "{query}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Socket.IO, for clients of the original server: the same calls in other clothes.
+//!
+//! An event's name is the method; its acknowledgement is the response's data alone, or
+//! `{error:{code,message}}`. Notifications are events. Engine.IO has its own ping: a connection that misses
+//! one is closed at once, so its peer never has to be replaced.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Empty;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::Service;
+use hyper::{Request, Response, StatusCode};
+use serde_json::Value;
+use socketioxide::SocketIo;
+use socketioxide::extract::{AckSender, Event, SocketRef, TryData};
+use socketioxide::service::SocketIoService;
+use tokio::sync::{Notify, mpsc};
+use tracing::debug;
+
+use crate::control::hub::Hub;
+use crate::control::refusal::Refusal;
+use crate::control::session::{Caller, Line, MAX_IN_FLIGHT, MAX_MESSAGE, Outgoing, QUEUE};
+
+/// Events of one client that may wait to be passed on; what comes above is refused.
+const MAX_WAITING: usize = 256;
+
+/// One event of a client.
+struct Call {
+    method: String,
+    data: Value,
+    ack: AckSender,
+}
+
+/// What a path below `/socket.io` finds when it is not Socket.IO's.
+#[derive(Clone)]
+pub struct Elsewhere;
+
+impl Service<Request<Incoming>> for Elsewhere {
+    type Response = Response<Empty<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn call(&self, _: Request<Incoming>) -> Self::Future {
+        let mut reply = Response::new(Empty::new());
+        *reply.status_mut() = StatusCode::NOT_FOUND;
+        ready(Ok(reply))
+    }
+}
+
+/// The service for `/socket.io/`.
+pub fn service(hub: Hub, ping_interval: Duration) -> SocketIoService<Elsewhere> {
+    let (service, io) = SocketIo::builder()
+        .ping_interval(ping_interval)
+        .ping_timeout(ping_interval)
+        .max_payload(MAX_MESSAGE as u64)
+        .max_buffer_size(QUEUE)
+        .ws_max_message_size(MAX_MESSAGE)
+        .ws_max_frame_size(MAX_MESSAGE)
+        .ws_read_buffer_size(4096)
+        .build_with_inner_svc(Elsewhere);
+    io.ns("/", async move |socket: SocketRef| connected(hub.clone(), socket));
+    service
+}
+
+fn connected(hub: Hub, socket: SocketRef) {
+    let (calls, waiting) = mpsc::channel(MAX_WAITING);
+    let gone = Arc::new(Notify::new());
+    let told = gone.clone();
+    socket.on_disconnect(async move || told.notify_one());
+    socket.on_fallback(
+        async move |Event(method): Event, TryData(data): TryData<Value>, ack: AckSender| {
+            // An event without data is a request without data.
+            let call = Call { method, data: data.unwrap_or_default(), ack };
+            if let Err(full) = calls.try_send(call) {
+                let refusal = Refusal::new(429, "too many requests at a time");
+                let _ = full.into_inner().ack.send(&refusal.to_acknowledgement());
+            }
+        },
+    );
+    tokio::spawn(session(hub, socket, waiting, gone));
+}
+
+/// Translates between one client and the hub until either ends.
+async fn session(
+    hub: Hub,
+    socket: SocketRef,
+    mut waiting: mpsc::Receiver<Call>,
+    gone: Arc<Notify>,
+) {
+    let caller = Caller::from_query(socket.req_parts().uri.query().unwrap_or_default());
+    let Some((id, mut line)) = hub.open(caller).await else {
+        let _ = socket.disconnect();
+        return;
+    };
+    debug!(session = id.0, "Socket.IO opened");
+    let mut pending = HashMap::new();
+    let mut next_tag = 0;
+    loop {
+        tokio::select! {
+            _ = &mut line.end => {
+                last_words(&socket, line, &mut pending);
+                break;
+            }
+            Some(outgoing) = line.outgoing.recv() => {
+                if !deliver(&socket, &mut pending, outgoing) {
+                    break;
+                }
+            }
+            Some(call) = waiting.recv(), if pending.len() < MAX_IN_FLIGHT => {
+                next_tag += 1;
+                pending.insert(next_tag, call.ack);
+                hub.request(id, next_tag, call.method, call.data).await;
+            }
+            () = gone.notified() => break,
+        }
+    }
+    hub.closed(id).await;
+    // Gone already, or about to be.
+    let _ = socket.disconnect();
+    debug!(session = id.0, "Socket.IO closed");
+}
+
+fn last_words(socket: &SocketRef, mut line: Line, pending: &mut HashMap<u64, AckSender>) {
+    while let Ok(outgoing) = line.outgoing.try_recv() {
+        if !deliver(socket, pending, outgoing) {
+            return;
+        }
+    }
+}
+
+/// `false` when the client is gone or does not read.
+fn deliver(
+    socket: &SocketRef,
+    pending: &mut HashMap<u64, AckSender>,
+    outgoing: Outgoing,
+) -> bool {
+    match outgoing {
+        Outgoing::Response { tag, result } => {
+            let Some(ack) = pending.remove(&tag) else { return true };
+            let data = result.unwrap_or_else(|refusal| refusal.to_acknowledgement());
+            ack.send(&data).is_ok()
+        }
+        Outgoing::Notification { method, data } => socket.emit(method, &*data).is_ok(),
+    }
+}

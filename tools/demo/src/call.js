@@ -1,0 +1,305 @@
+// Being in a room: signaling, the two transports, what is sent and what is received. No page elements here.
+//
+// Events, each with its data in `detail`:
+//   state {state, text}                joining | joined | reconnecting | left
+//   peerJoined {peerId, name}          peerLeft {peerId}
+//   trackStarted {peerId, source, track}   trackEnded {peerId, source, track}
+//   trackPaused {peerId, source, kind, paused}
+//   problem {text}                     something to tell the user; the call goes on
+
+import { Peer, WebSocketTransport } from 'protoo-client';
+import { Device } from 'mediasoup-client';
+import { encodingsFor } from './capture.js';
+import { Receiving } from './receiving.js';
+
+// A connection that broke is found dead by the server only at its next missed ping (10 s apart).
+// Until then our own old self holds the name.
+const REJOIN_TRIES = 30;
+const REJOIN_PAUSE = 1000;
+
+export class Call extends EventTarget {
+  #options;
+  #peer = null;
+  #state = 'new';
+  // Counts the connections, so that work begun on a lost one knows that it is late.
+  #session = 0;
+  // Rejected when the connection is lost: nobody will answer its open requests.
+  #lost = lostSignal();
+  #device = null;
+  #sendTransport = null;
+  // What we want to send, by source ('mic', 'camera', 'screen'): it outlives connections and transports.
+  #sources = new Map();
+  #receiving = null;
+  // All sending starts and stops one after the other, so that a rebuild never meets a half-made producer.
+  #sendQueue = Promise.resolve();
+
+  /** `options`: url, room, peerId, name, codec ('vp8', …), simulcast. */
+  constructor(options) {
+    super();
+    this.#options = options;
+  }
+
+  get peerId() { return this.#options.peerId; }
+  get name() { return this.#options.name; }
+  get device() { return this.#device; }
+  get sendTransport() { return this.#sendTransport; }
+  get receiving() { return this.#receiving; }
+  get state() { return this.#state; }
+
+  /** The mediasoup-client producers, by source. */
+  get producers() {
+    const made = [...this.#sources].filter(([, entry]) => entry.producer);
+    return new Map(made.map(([source, entry]) => [source, entry.producer]));
+  }
+
+  /** Connects and joins. Later losses of the connection are mended without being asked. */
+  join() {
+    this.#setState('joining', 'joining…');
+    this.#peer = new Peer(new WebSocketTransport(this.#options.url));
+    this.#peer.on('open', () => this.#enter());
+    this.#peer.on('failed', () => this.#setState('reconnecting', 'the server does not answer, trying again…'));
+    this.#peer.on('disconnected', () => {
+      this.#dropSession();
+      this.#setState('reconnecting', 'connection lost, trying again…');
+    });
+    this.#peer.on('close', () => this.#end('the connection is closed'));
+    this.#peer.on('notification', ({ method, data }) => this.#notified(method, data ?? {}));
+    this.#peer.on('request', (_request, _accept, reject) => reject(404, 'not known here'));
+  }
+
+  /** Says goodbye and closes everything. */
+  leave() {
+    // The server treats the closing as leaving too, so nobody waits for the answer.
+    this.#peer?.request('leaveRoom', {}).catch(() => {});
+    this.#end('you left');
+  }
+
+  /** Sends a track under a source name. The caller keeps the track: it is never stopped here. */
+  async publish(source, track) {
+    this.#sources.set(source, { track, paused: false, producer: null });
+    if (this.#state === 'joined') await this.#queueSend(() => this.#produce(source));
+  }
+
+  /** Stops sending a source and hands its track back. */
+  async unpublish(source) {
+    const entry = this.#sources.get(source);
+    this.#sources.delete(source);
+    if (entry?.producer && !entry.producer.closed) {
+      entry.producer.close();
+      await this.request('closeProducer', { producerId: entry.producer.id }).catch(() => {});
+    }
+    return entry?.track;
+  }
+
+  /** Mutes or unmutes a source; the others are told. */
+  async setPaused(source, paused) {
+    const entry = this.#sources.get(source);
+    if (!entry) return;
+    entry.paused = paused;
+    // The producer does this too, but there may be none while we reconnect.
+    entry.track.enabled = !paused;
+    if (!entry.producer || entry.producer.closed) return;
+    if (paused) entry.producer.pause();
+    else entry.producer.resume();
+    const method = paused ? 'pauseProducer' : 'resumeProducer';
+    await this.request(method, { producerId: entry.producer.id }).catch((error) => this.#problem(error));
+  }
+
+  /** One signaling request. Rejects with an Error that has the server's `code`. */
+  request(method, data) {
+    return Promise.race([this.#peer.request(method, data), this.#lost.promise]);
+  }
+
+  // -- joining ---------------------------------------------------------------------------------
+
+  async #enter() {
+    const session = ++this.#session;
+    try {
+      const { peers } = await this.#joinRoom(session);
+      const routerRtpCapabilities = await this.request('getRouterRtpCapabilities', {});
+      const device = await Device.factory();
+      await device.load({ routerRtpCapabilities });
+      if (session !== this.#session) return;
+      this.#device = device;
+      this.#setState('joined', `in room ${this.#options.room}`);
+      this.#receiving.start(device, peers);
+      await this.#queueSend(() => this.#produceAll());
+    } catch (error) {
+      if (session !== this.#session || this.#state === 'left') return;
+      this.#problem(error);
+      this.#end('could not join');
+    }
+  }
+
+  async #joinRoom(session) {
+    // Notifications may come right behind the answer, so their listener is there before it.
+    this.#receiving = new Receiving(this);
+    const { room, peerId, name } = this.#options;
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.request('joinRoom', { roomId: room, peerId, appData: { displayName: name } });
+      } catch (error) {
+        const waiting = error.code === 409 && session > 1 && tries < REJOIN_TRIES;
+        if (!waiting || session !== this.#session) throw error;
+        await new Promise((resolve) => setTimeout(resolve, REJOIN_PAUSE));
+      }
+    }
+  }
+
+  #notified(method, data) {
+    switch (method) {
+      case 'roomClosed':
+        return this.#end('the room was closed');
+      case 'draining':
+        return this.#problem('The server is about to stop; the call will break off.');
+      case 'transportClosed':
+        if (data.transportId === this.#sendTransport?.id) return this.#rebuildSending();
+        return this.#receiving?.notified(method, data);
+      default:
+        return this.#receiving?.notified(method, data);
+    }
+  }
+
+  // -- transports ------------------------------------------------------------------------------
+
+  /** Makes a WebRTC transport ('send' or 'recv') and wires it to the signaling. */
+  async createTransport(direction) {
+    const sending = direction === 'send';
+    const device = this.#device;
+    const info = await this.request('createWebRtcTransport', { producing: sending, consuming: !sending });
+    const transport = sending ? device.createSendTransport(info) : device.createRecvTransport(info);
+
+    transport.on('connect', ({ dtlsParameters }, done, failed) => {
+      this.request('connectTransport', { transportId: transport.id, dtlsParameters }).then(done, failed);
+    });
+    transport.on('produce', ({ kind, rtpParameters, appData }, done, failed) => {
+      this.request('produce', { transportId: transport.id, kind, rtpParameters, appData }).then(done, failed);
+    });
+    transport.on('connectionstatechange', (state) => {
+      if (state === 'failed') this.#restartIce(transport);
+    });
+    return transport;
+  }
+
+  // The network changed under us. If even this does not help, the server gives the transport up
+  // and says `transportClosed`.
+  async #restartIce(transport) {
+    try {
+      const { iceParameters } = await this.request('restartIce', { transportId: transport.id });
+      if (!transport.closed) await transport.restartIce({ iceParameters });
+    } catch (error) {
+      this.#problem(error);
+    }
+  }
+
+  // -- sending ---------------------------------------------------------------------------------
+
+  #queueSend(work) {
+    const session = this.#session;
+    this.#sendQueue = this.#sendQueue.then(work).catch((error) => {
+      // What a lost connection broke is done again after the next join.
+      if (session === this.#session) this.#problem(error);
+    });
+    return this.#sendQueue;
+  }
+
+  async #produceAll() {
+    for (const source of this.#sources.keys()) await this.#produce(source);
+  }
+
+  async #produce(source) {
+    const entry = this.#sources.get(source);
+    if (!entry || entry.producer || this.#state !== 'joined') return undefined;
+    const session = this.#session;
+    if (!this.#sendTransport) {
+      const transport = await this.createTransport('send');
+      if (session !== this.#session) return transport.close();
+      this.#sendTransport = transport;
+    }
+    const codec = entry.track.kind === 'video' ? this.#videoCodec() : undefined;
+    const producer = await this.#sendTransport.produce({
+      track: entry.track,
+      encodings: encodingsFor(source, this.#options.codec, this.#options.simulcast),
+      codec,
+      // Start at a picture worth looking at instead of growing into it for seconds (kbit/s).
+      codecOptions: codec && { videoGoogleStartBitrate: 1000 },
+      // The track goes on to the next transport after a reconnect.
+      stopTracks: false,
+      appData: { source },
+    });
+    if (session !== this.#session) return producer.close();
+    // Taken back or replaced while we were waiting: nobody else knows of this producer.
+    if (this.#sources.get(source) !== entry) {
+      producer.close();
+      return this.request('closeProducer', { producerId: producer.id }).catch(() => {});
+    }
+    entry.producer = producer;
+    producer.on('transportclose', () => {
+      if (entry.producer === producer) entry.producer = null;
+    });
+    return entry.paused ? this.setPaused(source, true) : undefined;
+  }
+
+  #videoCodec() {
+    const wanted = `video/${this.#options.codec}`;
+    const codecs = this.#device.sendRtpCapabilities.codecs;
+    const codec = codecs.find(({ mimeType }) => mimeType.toLowerCase() === wanted);
+    if (!codec) throw new Error(`This browser and this server have no ${wanted} in common.`);
+    return codec;
+  }
+
+  #rebuildSending() {
+    this.#closeSending();
+    this.#queueSend(() => this.#produceAll());
+  }
+
+  #closeSending() {
+    this.#sendTransport?.close();
+    this.#sendTransport = null;
+  }
+
+  // -- ending ----------------------------------------------------------------------------------
+
+  #dropSession() {
+    this.#session += 1;
+    this.#lost.reject(new Error('the connection to the server was lost'));
+    this.#lost = lostSignal();
+    this.#closeSending();
+    this.#receiving?.close();
+    this.#receiving = null;
+  }
+
+  #end(text) {
+    if (this.#state === 'left') return;
+    this.#dropSession();
+    this.#setState('left', text);
+    this.#peer?.close();
+  }
+
+  #setState(state, text) {
+    if (this.#state === 'left') return;
+    this.#state = state;
+    this.emit('state', { state, text });
+  }
+
+  #problem(error) {
+    if (this.#state !== 'left') this.emit('problem', { text: error.message ?? String(error) });
+  }
+
+  /** Tells the listeners; the receiving half reports through its call. */
+  emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  /** Reports a failure that the call survives. */
+  complain(error) {
+    this.#problem(error);
+  }
+}
+
+function lostSignal() {
+  const signal = Promise.withResolvers();
+  // Losing a connection with no request open is no error.
+  signal.promise.catch(() => {});
+  return signal;
+}
