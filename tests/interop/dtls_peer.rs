@@ -36,7 +36,7 @@ struct Server {
 
 impl Server {
     /// A transport that was reached by a check from `peer` and told about it.
-    async fn new(identity: &Arc<dtls::Identity>, socket: UdpSocket, peer: SocketAddr) -> Self {
+    fn new(identity: &Arc<dtls::Identity>, socket: UdpSocket, peer: SocketAddr) -> Self {
         let now = Instant::now();
         let credentials = ice::Credentials::random();
         let mut transport = Transport::new(now, credentials.clone(), identity.clone());
@@ -97,23 +97,35 @@ fn fingerprint(certificate: &[u8]) -> dtls::Fingerprint {
     dtls::Fingerprint::parse("sha-256", &pairs.join(":")).unwrap()
 }
 
+/// What takes part in a handshake in which we take `role`.
+struct Parties {
+    server: Server,
+    identity: Arc<dtls::Identity>,
+    their_socket: Arc<UdpSocket>,
+    their_certificate: Certificate,
+}
+
+async fn parties(role: dtls::Role) -> Parties {
+    let identity = Arc::new(dtls::Identity::generate().unwrap());
+    let ours = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let theirs = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    theirs.connect(ours.local_addr().unwrap()).await.unwrap();
+    let their_certificate = Certificate::generate_self_signed(["peer".to_owned()]).unwrap();
+    let fingerprints = vec![fingerprint(&their_certificate.certificate[0])];
+    let mut server = Server::new(&identity, ours, theirs.local_addr().unwrap());
+    server.transport.connect(Instant::now(), dtls::Peer { role, fingerprints });
+    Parties { server, identity, their_socket: Arc::new(theirs), their_certificate }
+}
+
 /// A handshake in which we take `role` and they offer `profiles`; both ends of it when connected.
 async fn handshake(
     role: dtls::Role,
     profiles: &[SrtpProtectionProfile],
 ) -> (Server, DTLSConn, Arc<dtls::Identity>) {
-    let identity = Arc::new(dtls::Identity::generate().unwrap());
-    let ours = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let theirs = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    theirs.connect(ours.local_addr().unwrap()).await.unwrap();
-    let certificate = Certificate::generate_self_signed(["peer".to_owned()]).unwrap();
-    let fingerprints = vec![fingerprint(&certificate.certificate[0])];
-
-    let mut server = Server::new(&identity, ours, theirs.local_addr().unwrap()).await;
-    server.transport.connect(Instant::now(), dtls::Peer { role, fingerprints });
-    let config = their_config(certificate, profiles);
+    let Parties { mut server, identity, their_socket, their_certificate } = parties(role).await;
+    let config = their_config(their_certificate, profiles);
     let they_are_client = role == dtls::Role::Passive;
-    let peer = DTLSConn::new(Arc::new(theirs), config, they_are_client, None);
+    let peer = DTLSConn::new(their_socket, config, they_are_client, None);
     let (event, peer) = tokio::time::timeout(DEADLINE, async { tokio::join!(server.run(), peer) })
         .await
         .expect("the handshake ends");
@@ -166,21 +178,14 @@ async fn their_goodbye_closes_the_transport() {
 /// Without a profile in common there is nothing to protect media with (RFC 5764 §4.1.2).
 #[tokio::test]
 async fn a_peer_without_srtp_is_refused() {
-    let identity = Arc::new(dtls::Identity::generate().unwrap());
-    let ours = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let theirs = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    theirs.connect(ours.local_addr().unwrap()).await.unwrap();
-    let certificate = Certificate::generate_self_signed(["peer".to_owned()]).unwrap();
-    let fingerprints = vec![fingerprint(&certificate.certificate[0])];
-    let mut server = Server::new(&identity, ours, theirs.local_addr().unwrap()).await;
-    let peer = dtls::Peer { role: dtls::Role::Passive, fingerprints };
-    server.transport.connect(Instant::now(), peer);
-    let theirs = DTLSConn::new(Arc::new(theirs), their_config(certificate, &[]), true, None);
+    let Parties { mut server, their_socket, their_certificate, .. } =
+        parties(dtls::Role::Passive).await;
+    let peer = DTLSConn::new(their_socket, their_config(their_certificate, &[]), true, None);
     let event = tokio::time::timeout(DEADLINE, async {
         tokio::select! {
             event = server.run() => event,
             // They wait for our last flight, which must not come.
-            peer = theirs => panic!("they are connected: {}", peer.is_ok()),
+            peer = peer => panic!("their handshake ended, connected: {}", peer.is_ok()),
         }
     });
     assert_eq!(event.await.expect("it ends"), Event::Closed(CloseReason::DtlsFailed));
