@@ -85,6 +85,7 @@ impl Agent {
 
     /// New credentials (RFC 8445 §9); addresses and consent stay.
     pub fn restart(&mut self, local: Credentials) {
+        self.generation = self.generation.wrapping_add(1);
         let replaced = std::mem::replace(&mut self.local, local);
         // Of two restarts in a row, the peer still uses the credentials before the first.
         self.previous.get_or_insert(replaced);
@@ -124,7 +125,12 @@ impl Agent {
         self.remotes.iter().map(|remote| remote.addr)
     }
 
-    /// Grows (and wraps) whenever [`Self::remotes`] changes.
+    /// The user names that checks may come with: ours, and before it the one that a restart replaced.
+    pub fn ufrags(&self) -> impl Iterator<Item = &str> {
+        self.previous.iter().chain([&self.local]).map(|own| own.ufrag.as_str())
+    }
+
+    /// Grows (and wraps) whenever [`Self::remotes`] or [`Self::ufrags`] change.
     pub fn generation(&self) -> u32 {
         self.generation
     }
@@ -181,8 +187,8 @@ impl Agent {
             return write::error(answer, id, code, message.unknown_required(), key);
         }
         let len = write::success(answer, id, from, key)?;
-        if is_current {
-            self.previous = None;
+        if is_current && self.previous.take().is_some() {
+            self.generation = self.generation.wrapping_add(1);
         }
         self.confirm(now, from);
         if message.use_candidate() || self.selected.is_none() {

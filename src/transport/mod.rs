@@ -237,9 +237,15 @@ impl Transport {
         self.ice.remotes()
     }
 
-    /// A number that changes whenever [`Self::remotes`] does, so that most checks need no comparison
-    /// of lists.
-    pub fn remotes_generation(&self) -> u32 {
+    /// Our user names that checks may come with: one, or two between an ICE restart and the first
+    /// check that knows of it. The room's table of user names follows this list.
+    pub fn ufrags(&self) -> impl Iterator<Item = &str> {
+        self.ice.ufrags()
+    }
+
+    /// A number that changes whenever [`Self::remotes`] or [`Self::ufrags`] do, so that most checks
+    /// need no comparison of lists.
+    pub fn routes_generation(&self) -> u32 {
         self.ice.generation()
     }
 

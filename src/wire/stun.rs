@@ -1,6 +1,6 @@
 //! STUN messages (RFC 8489) as far as ICE uses them (RFC 8445 §7).
 //!
-//! [`Message`] reads, the functions of [`write`] write. Only binding exists here, and only the
+//! [`Message`] reads, the functions of [`mod@write`] write. Only binding exists here, and only the
 //! short-term credentials of ICE: HMAC-SHA1 keyed with the password itself.
 
 pub mod write;

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::wire::MAX_DATAGRAM;
 use crate::wire::stun::TransactionId;
@@ -242,4 +244,63 @@ fn random_credentials_are_long_and_differ() {
     let is_ice_char = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
     assert!(one.ufrag.chars().chain(one.password.chars()).all(is_ice_char));
     assert!(!format!("{one:?}").contains(&one.password));
+}
+
+/// What can happen to an agent.
+#[derive(Clone, Debug)]
+enum Step {
+    Check { port: u16, age: usize, nominate: bool },
+    Restart,
+    Wait { seconds: u64 },
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..12u16, 0..3usize, any::<bool>())
+            .prop_map(|(port, age, nominate)| Step::Check { port, age, nominate }),
+        1 => Just(Step::Restart),
+        2 => (0..20u64).prop_map(|seconds| Step::Wait { seconds }),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: the list is bounded, media goes to a listed address, no deadline stays
+    /// behind, and a change of the routes shows in the generation.
+    #[test]
+    fn an_agent_keeps_its_promises(steps in prop::collection::vec(steps(), 1..80)) {
+        let mut bench = Bench::new();
+        // Every set of credentials so far, the current one last.
+        let mut sets = vec![credentials("first")];
+        let routes = |bench: &Bench| {
+            (bench.ports(), bench.agent.ufrags().map(str::to_owned).collect::<Vec<_>>())
+        };
+        for step in steps {
+            let (before, generation) = (routes(&bench), bench.agent.generation());
+            match step {
+                Step::Check { port, age, nominate } => {
+                    let set = &sets[sets.len().saturating_sub(1 + age)];
+                    let is_valid = bench.agent.ufrags().any(|ufrag| ufrag == set.ufrag);
+                    let answer = bench.check(port, set, nominate);
+                    prop_assert_eq!(answer.is_some(), is_valid);
+                    prop_assert!(!is_valid || bench.agent.is_validated(address(port)));
+                    prop_assert!(!(is_valid && nominate) || bench.selected_port() == Some(port));
+                }
+                Step::Restart => {
+                    sets.push(credentials(&format!("restart {}", sets.len())));
+                    bench.agent.restart(sets[sets.len() - 1].clone());
+                }
+                Step::Wait { seconds } => {
+                    bench.wait(seconds);
+                    let had_any = bench.agent.remotes().next().is_some();
+                    let has_expired = bench.agent.expire(bench.now);
+                    prop_assert_eq!(has_expired, had_any && bench.ports().is_empty());
+                    prop_assert!(bench.agent.next_timeout().is_none_or(|due| due > bench.now));
+                }
+            }
+            prop_assert!(bench.ports().len() <= MAX_REMOTES);
+            prop_assert_eq!(bench.selected_port().is_some(), !bench.ports().is_empty());
+            prop_assert!(bench.agent.selected().is_none_or(|addr| bench.agent.is_validated(addr)));
+            prop_assert!(routes(&bench) == before || bench.agent.generation() != generation);
+        }
+    }
 }
