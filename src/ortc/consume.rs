@@ -10,7 +10,7 @@ use crate::id::{Codec, Extension, MediaKind, Mid, Ssrc};
 const UNANSWERED_TO_CONSUMERS: &[(&str, &str)] =
     &[("nack", ""), ("goog-remb", ""), ("transport-cc", "")];
 
-/// See [`super::consume`].
+/// See [`super::consume()`].
 pub(super) fn consume(
     producer: &Producible,
     capabilities: &RtpCapabilities,

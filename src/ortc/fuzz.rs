@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// Feeds `data` to [`produce`] and [`consume`], as JSON `{"rtpParameters": …, "rtpCapabilities": …}`.
+/// Feeds `data` to [`produce()`] and [`consume()`], as JSON `{"rtpParameters": …, "rtpCapabilities": …}`.
 #[cfg(feature = "fuzzing")]
 pub fn fuzz(data: &[u8]) {
     if let Ok(message) = serde_json::from_slice::<Value>(data) {

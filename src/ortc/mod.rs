@@ -4,8 +4,8 @@
 //! Pure functions over plain data: no ids of peers or rooms, no sockets, no packets.
 //!
 //! Three numberings meet here. A producer keeps the payload types and extension ids that its client
-//! chose; [`produce`] translates them into the router's, which every client has learned from
-//! [`router_capabilities`]; [`consume`] keeps the router's and drops what its client cannot take.
+//! chose; [`produce()`] translates them into the router's, which every client has learned from
+//! [`router_capabilities`]; [`consume()`] keeps the router's and drops what its client cannot take.
 
 mod codec;
 mod consume;
@@ -24,10 +24,6 @@ pub use fuzz::fuzz;
 pub use types::*;
 
 use crate::id::{MediaKind, Mid, PayloadType, Ssrc};
-
-/// Most header extensions in one list: browsers know about 20, and there may be one entry for each
-/// media kind.
-pub const MAX_HEADER_EXTENSIONS: usize = 64;
 
 /// The router's capabilities: what any client may send, and what it may be sent.
 pub fn router_capabilities() -> &'static RtpCapabilities {
@@ -89,7 +85,7 @@ pub fn consume(
     consume::consume(producer, capabilities, mid, ssrc, rtx_ssrc, cname)
 }
 
-/// Whether [`consume`] would succeed.
+/// Whether [`consume()`] would succeed.
 pub fn can_consume(producer: &Producible, capabilities: &RtpCapabilities) -> bool {
     consume::can_consume(producer, capabilities)
 }

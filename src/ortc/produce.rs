@@ -6,7 +6,7 @@ use super::types::*;
 use super::{Producible, router_capabilities};
 use crate::id::{Codec, Extension, MediaKind, PayloadType};
 
-/// See [`super::produce`].
+/// See [`super::produce()`].
 pub(super) fn produce(kind: MediaKind, mut rtp: RtpParameters) -> Result<Producible, Invalid> {
     if rtp.encodings.is_empty() {
         // As mediasoup does: one stream of which nothing is known.

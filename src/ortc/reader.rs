@@ -1,17 +1,19 @@
 //! From JSON to the types, field by field: every error names the JSON path.
 //!
 //! What is wrong in itself is refused here (type, range, length); how the fields fit together is
-//! checked by [`super::produce`]. As in mediasoup, `null` and a missing field are the same; unlike in
+//! checked by [`super::produce()`]. As in mediasoup, `null` and a missing field are the same; unlike in
 //! mediasoup, an optional field of the wrong type is an error and not silently replaced.
 
 use serde_json::{Map, Number, Value};
 
+use super::codec;
 use super::types::*;
-use super::{MAX_HEADER_EXTENSIONS, codec};
 use crate::id::{MAX_LABEL_LEN, MediaKind, Mid, PayloadType, Rid, Ssrc};
 
 /// Most codecs in one list: there are no more payload types.
 const MAX_CODECS: usize = 128;
+/// Most header extensions in one list: browsers know about 20, once for each media kind.
+const MAX_HEADER_EXTENSIONS: usize = 64;
 /// Most encodings of one producer: browsers send at most 3, one is to spare.
 const MAX_ENCODINGS: usize = 4;
 /// Most feedback entries of one codec: browsers list 5.

@@ -13,7 +13,8 @@ fn nodes(root: &Value, name: &str) -> Vec<(String, String)> {
     while let Some((value, pointer, path)) = open.pop() {
         let children: Vec<_> = match value {
             Value::Object(map) => {
-                map.iter().map(|(key, child)| (child, key.clone(), format!(".{key}"))).collect()
+                let escaped = |key: &str| key.replace('~', "~0").replace('/', "~1");
+                map.iter().map(|(key, child)| (child, escaped(key), format!(".{key}"))).collect()
             }
             Value::Array(items) => {
                 let child = |(index, child)| (child, format!("{index}"), format!("[{index}]"));
@@ -268,6 +269,9 @@ fn transplanted(mut root: Value, moves: Vec<(prop::sample::Index, prop::sample::
 }
 
 proptest! {
+    // A failure prints its smallest case; nothing is to be written beside the sources.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn mutated_requests_never_panic(
         recording in any::<prop::sample::Index>(),
