@@ -27,7 +27,7 @@ pub(super) struct Counters {
     pub parcels_out: u64,
     /// Parcels dropped because the other shard's queue was full.
     pub parcels_full: u64,
-    /// Times that the shard slept until something happened.
+    /// Times that the shard had nothing queued and asked to sleep.
     pub sleeps: u64,
 }
 

@@ -20,11 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The backend to run for this wish.
 pub(super) fn choose(wish: Backend) -> Result<Chosen, StartError> {
+    decide(wish, || on_its_own_thread(probe))
+}
+
+fn decide(wish: Backend, probe: impl FnOnce() -> Result<(), String>) -> Result<Chosen, StartError> {
     let mmsg = |fallback| Chosen { backend: Backend::Mmsg, fallback };
     if wish == Backend::Mmsg {
         return Ok(mmsg(None));
     }
-    match on_its_own_thread(probe) {
+    match probe() {
         Ok(()) => Ok(Chosen { backend: Backend::Uring, fallback: None }),
         Err(reason) if wish == Backend::Auto => Ok(mmsg(Some(reason))),
         Err(reason) => Err(StartError::Uring(reason)),
@@ -70,4 +74,30 @@ fn probe() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forbidden() -> Result<(), String> {
+        Err("set-up: Operation not permitted".to_owned())
+    }
+
+    #[test]
+    fn auto_takes_what_works_and_says_why() {
+        let uring = decide(Backend::Auto, || Ok(())).unwrap();
+        assert_eq!(uring, Chosen { backend: Backend::Uring, fallback: None });
+        let mmsg = decide(Backend::Auto, forbidden).unwrap();
+        assert_eq!(mmsg, Chosen { backend: Backend::Mmsg, fallback: forbidden().err() });
+    }
+
+    #[test]
+    fn a_demand_is_met_or_refused() {
+        let refused = decide(Backend::Uring, forbidden).unwrap_err();
+        let text = "io_uring cannot be used: set-up: Operation not permitted";
+        assert_eq!(refused.to_string(), text);
+        let mmsg = decide(Backend::Mmsg, || panic!("probed for nothing")).unwrap();
+        assert_eq!(mmsg, Chosen { backend: Backend::Mmsg, fallback: None });
+    }
 }

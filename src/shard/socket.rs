@@ -49,7 +49,8 @@ impl Socket {
         }
         socket.bind(&address.into())?;
         let fd = OwnedFd::from(socket);
-        sys::set_option(fd.as_fd(), libc::SO_TIMESTAMPNS, 1)?;
+        // Where there is none, a datagram has arrived when it is received.
+        let _ = sys::set_option(fd.as_fd(), libc::SO_TIMESTAMPNS, 1);
         enlarge(fd.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER);
         enlarge(fd.as_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER);
         Ok(Self { fd, is_v6: address.is_ipv6(), is_connected: false })

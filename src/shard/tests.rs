@@ -249,7 +249,11 @@ fn a_burst_beyond_all_buffers_is_survived<B: Io>(open: impl Open<B>) {
 fn an_ipv6_socket_speaks_ipv4_too<B: Io>(open: impl Open<B>) {
     let (mut bench, port) = Bench::bound(Ipv6Addr::UNSPECIFIED.into(), open);
     for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
-        let peer = UdpSocket::bind((ip, 0)).unwrap();
+        let Ok(peer) = UdpSocket::bind((ip, 0)) else {
+            assert!(ip.is_ipv6());
+            println!("no {ip} on this machine");
+            continue;
+        };
         peer.set_read_timeout(Some(PATIENCE)).unwrap();
         peer.send_to(b"there", (ip, port)).unwrap();
         let received = bench.drain_until(|all, _| !all.is_empty());

@@ -162,6 +162,7 @@ impl Io for Uring {
         let timeout =
             if sender.waiting.is_empty() && !sender.rang { timeout } else { Some(Duration::ZERO) };
         let entered = match timeout {
+            Some(Duration::ZERO) if sender.has_nothing_to_enter_for() => Ok(0),
             // Submits, runs what the kernel has put off, and comes back.
             Some(Duration::ZERO) => sender.ring.submit(),
             Some(timeout) => {
@@ -250,6 +251,12 @@ impl Sender {
             self.listening = true;
         }
         Ok(())
+    }
+
+    /// Whether neither we have requests for the kernel nor the kernel work that waits for us.
+    fn has_nothing_to_enter_for(&mut self) -> bool {
+        let queue = self.ring.submission();
+        queue.is_empty() && !queue.taskrun() && !queue.cq_overflow()
     }
 
     /// Queues one request. What it points to must live, and lie still, until its last completion is reaped:
