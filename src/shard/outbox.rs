@@ -12,8 +12,8 @@ use crate::room;
 use crate::room::parcel::Parcel;
 use crate::wire::MAX_DATAGRAM;
 
-/// Room offered for one datagram, in bytes: the longest one received, and what sealing it anew may add (tag,
-/// nonce, trailer, header extensions of our own).
+/// Room offered for one datagram, in bytes: the longest one received, and what sealing it anew may
+/// add (tag, nonce, trailer, header extensions of our own).
 pub(super) const DATAGRAM_ROOM: usize = MAX_DATAGRAM + 64;
 
 /// The send side of a shard, kept from turn to turn.
@@ -27,8 +27,8 @@ pub(super) struct Departures {
 }
 
 impl Departures {
-    /// Sends what is queued and wakes the shards that were handed something: first they, so that they
-    /// work while this one sends.
+    /// Sends what is queued and wakes the shards that were handed something: first they, so that
+    /// they work while this one sends.
     pub fn flush(&mut self, sender: &mut impl Transmit, counters: &mut Counters) {
         self.outlets.wake();
         if self.queue.len() > 0

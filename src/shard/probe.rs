@@ -35,24 +35,25 @@ fn decide(wish: Backend, probe: impl FnOnce() -> Result<(), String>) -> Result<C
     }
 }
 
-/// A ring that is torn down interrupts the thread that made it for a moment, in whatever it waits for: the
-/// caller's thread is spared that.
+/// A ring that is torn down interrupts the thread that made it for a moment, in whatever it waits
+/// for: the caller's thread is spared that.
 fn on_its_own_thread(probe: fn() -> Result<(), String>) -> Result<(), String> {
     let thread = Builder::new().name("probe".to_owned()).spawn(probe);
     let thread = thread.map_err(|error| format!("thread: {error}"))?;
     thread.join().unwrap_or_else(|_| Err("the probe panicked".to_owned()))
 }
 
-/// Makes a whole ring and passes one datagram through it in each direction. It goes over a socket pair, since a
-/// network may not be up yet.
+/// Makes a whole ring and passes one datagram through it in each direction. It goes over a socket
+/// pair, since a network may not be up yet.
 fn probe() -> Result<(), String> {
     let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     let (ours, theirs) = UnixDatagram::pair().map_err(failed("socket pair"))?;
     let waker = Arc::new(Waker::new().map_err(failed("eventfd"))?);
+    // Before the ring, so that it outlives what the ring sends.
+    let mut queue = SendQueue::new(MAX_BATCH, ARENA_LEN, false, true).map_err(failed("memory"))?;
     let mut ring = Uring::new(Socket::paired(ours), waker).map_err(failed("set-up"))?;
     let mut counters = Counters::default();
 
-    let mut queue = SendQueue::new(MAX_BATCH, ARENA_LEN, false, true).map_err(failed("memory"))?;
     if let Some(room) = queue.room(1) {
         room[0] = b'?';
         queue.push(1, ([0, 0, 0, 0], 0).into());

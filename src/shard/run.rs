@@ -91,7 +91,8 @@ pub(super) struct Shard<R, B> {
 }
 
 impl<R: Rooms, B: Io> Shard<R, B> {
-    /// Runs until [`Command::Shutdown`], until nobody can send commands any more, or until the backend breaks.
+    /// Runs until [`Command::Shutdown`], until nobody can send commands any more, or until the
+    /// backend breaks.
     pub fn run(&mut self) -> io::Result<()> {
         let mut running = true;
         while running {
@@ -115,7 +116,8 @@ impl<R: Rooms, B: Io> Shard<R, B> {
         Ok(())
     }
 
-    /// Waits for a datagram, the bell or the next timeout; does not wait if a queue holds something.
+    /// Waits for a datagram, the bell or the next timeout; does not wait if a queue holds
+    /// something.
     fn sleep(&mut self) -> io::Result<()> {
         self.waker.about_to_sleep();
         let timeout = if self.has_mail() {
@@ -188,8 +190,8 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
     use tokio::sync::mpsc::unbounded_channel;
 
-    /// A backend that never has a datagram: it writes down how long it should have waited, and does then what
-    /// its script says.
+    /// A backend that never has a datagram: it writes down how long it should have waited, and does
+    /// then what its script says.
     struct Script {
         waits: Vec<Option<Duration>>,
         steps: VecDeque<Box<dyn FnOnce()>>,

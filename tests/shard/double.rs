@@ -13,8 +13,8 @@ use shardcast::shard::mailbox::{CloseReason, Command, Event};
 
 /// Sent back as it came. Everything that has no other meaning is, too.
 pub const ECHO: &[u8] = b"echo";
-/// With the target shard (1 byte) and a count (2 bytes): hands over that many numbered parcels, and answers with
-/// the number that found room.
+/// With the target shard (1 byte) and a count (2 bytes): hands over that many numbered parcels, and
+/// answers with the number that found room.
 pub const GIVE: &[u8] = b"give";
 /// With a number of milliseconds (2 bytes): answers `ECHO` when they are over.
 pub const TIMER: &[u8] = b"time";

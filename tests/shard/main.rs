@@ -1,4 +1,5 @@
-//! Whole shards, threads and sockets and all, with a double in the place of the rooms. On loopback only.
+//! Whole shards, threads and sockets and all, with a double in the place of the rooms. On loopback
+//! only.
 
 mod double;
 
@@ -15,7 +16,8 @@ use double::{Double, ECHO, FAN, GIVE, HOLD, PANIC, Seen, TIMER};
 
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Set on a machine that forbids io_uring, so that its tests pass without having run. Without it they fail there.
+/// Set on a machine that forbids io_uring, so that its tests pass without having run. Without it
+/// they fail there.
 const WITHOUT_URING: &str = "SHARDCAST_TEST_WITHOUT_URING";
 /// Ports beside those that the system gives out by itself; taken ones are skipped.
 const PORTS: std::ops::RangeInclusive<u16> = 20_000..=30_000;
