@@ -14,8 +14,8 @@ pub(super) type Name = [u8; NAME_ROOM];
 
 /// Writes `address` for a socket of the given family; returns the length that the kernel is told.
 ///
-/// An IPv6 socket takes IPv4 addresses in their mapped form (RFC 4291 §2.5.5.2). An IPv6 address on an
-/// IPv4 socket is written as it is: the kernel refuses the send.
+/// An IPv6 socket takes IPv4 addresses in their mapped form (RFC 4291 §2.5.5.2). An IPv6 address on
+/// an IPv4 socket is written as it is: the kernel refuses the send.
 pub(super) fn encode(address: SocketAddr, socket_is_v6: bool, name: &mut Name) -> usize {
     let (ip, scope) = match address {
         SocketAddr::V4(v4) if !socket_is_v6 => {

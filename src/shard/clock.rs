@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const CLOSE_ENOUGH: Duration = Duration::from_micros(20);
 /// How often they are taken at most: the thread may be interrupted each time.
 const ATTEMPTS: usize = 3;
-/// Oldest believable arrival. A socket's receive buffer holds far less at any rate worth forwarding; more
-/// means that somebody set the machine's clock.
+/// Oldest believable arrival. A socket's receive buffer holds far less at any rate worth
+/// forwarding; more means that somebody set the machine's clock.
 const MAX_AGE: Duration = Duration::from_secs(1);
 /// Length of a `SCM_TIMESTAMPNS` control message, in bytes: header and `timespec`.
 pub(super) const CONTROL_ROOM: usize = CMSG_HEADER + TIMESPEC;
@@ -47,8 +47,8 @@ impl Moment {
         (now - before, Self { now, wall })
     }
 
-    /// When a datagram with these control messages arrived; never in the future, and `now` without a
-    /// timestamp.
+    /// When a datagram with these control messages arrived; never in the future, and `now` without
+    /// a timestamp.
     pub fn arrival(&self, control: &[u8]) -> Instant {
         let Some(stamp) = timestamp(control) else { return self.now };
         let age = self.wall.saturating_sub(stamp).min(MAX_AGE);
@@ -56,7 +56,8 @@ impl Moment {
     }
 }
 
-/// The wall-clock time in the first control message, if that is a `SCM_TIMESTAMPNS`: no other is asked for.
+/// The wall-clock time in the first control message, if that is a `SCM_TIMESTAMPNS`: no other is
+/// asked for.
 fn timestamp(control: &[u8]) -> Option<Duration> {
     let level = i32::from_ne_bytes(*control.get(8..)?.first_chunk()?);
     let kind = i32::from_ne_bytes(*control.get(12..)?.first_chunk()?);

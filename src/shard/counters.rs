@@ -2,7 +2,8 @@
 
 use std::io;
 
-/// Everything that a shard counts. Written by its own thread only; logged once, when the shard ends.
+/// Everything that a shard counts. Written by its own thread only; logged once, when the shard
+/// ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counters {
     /// Datagrams handed to the rooms.
@@ -27,7 +28,7 @@ pub(super) struct Counters {
     pub parcels_out: u64,
     /// Parcels dropped because the other shard's queue was full.
     pub parcels_full: u64,
-    /// Times that the shard slept until something happened.
+    /// Times that the shard had nothing queued and asked to sleep.
     pub sleeps: u64,
 }
 

@@ -1,4 +1,5 @@
-//! Parcels between shards: one bounded single-producer queue per ordered pair, written and read in place.
+//! Parcels between shards: one bounded single-producer queue per ordered pair, written and read in
+//! place.
 
 use std::sync::Arc;
 
@@ -9,9 +10,11 @@ use super::wake::Waker;
 use crate::id::ShardId;
 use crate::room::parcel::Parcel;
 
-/// Parcels that fit between one shard and another: about 0.8 MB, untouched until used. Holds 50 ms of 80 Mbit/s.
+/// Parcels that fit between one shard and another: about 0.8 MB, untouched until used. Holds 50 ms
+/// of 80 Mbit/s.
 pub(super) const QUEUE_PARCELS: usize = 512;
-/// Parcels taken from one shard per turn, as many as datagrams per drain: neither starves the other.
+/// Parcels taken from one shard per turn, as many as datagrams per drain: neither starves the
+/// other.
 pub(super) const PARCELS_PER_TURN: usize = 64;
 
 const _: () = assert!(QUEUE_PARCELS.is_power_of_two() && PARCELS_PER_TURN < QUEUE_PARCELS);
@@ -63,8 +66,8 @@ struct Outlet {
 }
 
 impl Outlets {
-    /// Lets `fill` write a parcel for `to` in place; `false` when the queue is full or there is no such
-    /// other shard. The target learns of it by [`Self::wake`].
+    /// Lets `fill` write a parcel for `to` in place; `false` when the queue is full or there is no
+    /// such other shard. The target learns of it by [`Self::wake`].
     pub fn put(
         &mut self,
         to: ShardId,
@@ -109,7 +112,8 @@ impl Inlets {
         self.lanes.iter().all(|(_, queue)| queue.is_empty())
     }
 
-    /// Shows up to [`PARCELS_PER_TURN`] parcels of each shard to `take`, in order; returns how many.
+    /// Shows up to [`PARCELS_PER_TURN`] parcels of each shard to `take`, in order; returns how
+    /// many.
     pub fn take(&mut self, mut take: impl FnMut(ShardId, &Parcel)) -> u64 {
         let mut taken = 0;
         for (from, queue) in &mut self.lanes {

@@ -10,15 +10,16 @@ use super::sys::SendQueue;
 use crate::room::Datagram;
 use crate::wire::MAX_DATAGRAM;
 
-/// Datagrams that are handed to the rooms at once. Enough to share the system calls' cost, few enough that the
-/// first one does not wait long and that timers are on time.
+/// Datagrams that are handed to the rooms at once. Enough to share the system calls' cost, few
+/// enough that the first one does not wait long and that timers are on time.
 pub(super) const MAX_DRAIN: usize = 64;
 /// Size of a receive buffer, in bytes, with what the backend puts beside the datagram.
 pub(super) const BUFFER_LEN: usize = 2048;
 /// Datagrams that leave in one batch, at most.
 pub(super) const MAX_BATCH: usize = 256;
-/// Size of the arena that they are sealed into, in bytes. With the receive buffers in use it stays in a core's
-/// L2 cache (1 MB and more where servers run), and holds [`MAX_BATCH`] datagrams of 1 kB.
+/// Size of the arena that they are sealed into, in bytes. With the receive buffers in use it stays
+/// in a core's L2 cache (1 MB and more where servers run), and holds [`MAX_BATCH`] datagrams of 1
+/// kB.
 pub(super) const ARENA_LEN: usize = 256 << 10;
 /// Receives that fail in a row before the socket is given up.
 pub(super) const MAX_RECEIVE_ERRORS: u32 = 1000;
@@ -28,12 +29,12 @@ pub(super) trait Io: Sized {
     /// The half that sends, usable while a drain is lent out.
     type Sender: Transmit;
 
-    /// Sleeps until datagrams may be there, the bell rings, or `timeout` is over (`None`: never). Returns at once
-    /// if datagrams are left from the last drain.
+    /// Sleeps until datagrams may be there, the bell rings, or `timeout` is over (`None`: never).
+    /// Returns at once if datagrams are left from the last drain.
     fn wait(&mut self, timeout: Option<Duration>, counters: &mut Counters) -> io::Result<()>;
 
-    /// Lends up to [`MAX_DRAIN`] waiting datagrams to `take`, which is not called when there are none; their
-    /// buffers are taken back when it returns.
+    /// Lends up to [`MAX_DRAIN`] waiting datagrams to `take`, which is not called when there are
+    /// none; their buffers are taken back when it returns.
     fn drain(
         &mut self,
         moment: &Moment,
@@ -47,8 +48,9 @@ pub(super) trait Io: Sized {
 
 /// Sends batches.
 pub(super) trait Transmit {
-    /// Sends everything in `queue` and empties it. Every datagram is taken by the kernel or dropped and counted
-    /// when this returns: the arena may be written again. An error means that the backend is broken.
+    /// Sends everything in `queue` and empties it. Every datagram is taken by the kernel or dropped
+    /// and counted when this returns: the arena may be written again. An error means that the
+    /// backend is broken.
     fn transmit(&mut self, queue: &mut SendQueue, counters: &mut Counters) -> io::Result<()>;
 }
 
@@ -101,8 +103,8 @@ impl DrainList {
     }
 }
 
-/// The same memory for datagrams of another lifetime. Collecting a mapped `Vec` into one of the same layout
-/// reuses its allocation; the test below would notice if it did not.
+/// The same memory for datagrams of another lifetime. Collecting a mapped `Vec` into one of the
+/// same layout reuses its allocation; the test below would notice if it did not.
 fn recycle<'a>(mut list: Vec<Datagram<'_>>) -> Vec<Datagram<'a>> {
     list.clear();
     list.into_iter().map(|_| -> Datagram<'a> { unreachable!("the list is empty") }).collect()

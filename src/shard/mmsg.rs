@@ -128,7 +128,8 @@ impl Transmit for Sender {
     }
 }
 
-/// For `epoll_wait`, whose unit is the millisecond: rounded up, so that a timer is due when it ends; -1 is for ever.
+/// For `epoll_wait`, whose unit is the millisecond: rounded up, so that a timer is due when it
+/// ends; -1 is for ever.
 fn whole_millis(timeout: Option<Duration>) -> i32 {
     let Some(timeout) = timeout else { return -1 };
     i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)

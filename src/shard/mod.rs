@@ -1,9 +1,10 @@
 //! The only threads, sockets, clock and `unsafe` of the media path.
 //!
-//! A shard is one thread on its own core with its own UDP socket and its own [`Rooms`]. Its loop ([`run`]) waits
-//! for datagrams, hands a drain of them to the rooms where they lie, and sends what the rooms have put into the
-//! arena ([`outbox`]). How it waits, receives and sends is the backend's affair: [`uring`] or [`mmsg`], behind
-//! the two traits of [`io`]. Shards share nothing but the bounded queues of [`handover`] and a bell ([`wake`]).
+//! A shard is one thread on its own core with its own UDP socket and its own [`Rooms`]. Its loop
+//! (`run.rs`) waits for datagrams, hands a drain of them to the rooms where they lie, and sends
+//! what the rooms have put into the arena (`outbox.rs`). How it waits, receives and sends is the
+//! backend's affair: `uring.rs` or `mmsg.rs`, behind the two traits of `io.rs`. Shards share
+//! nothing but the bounded queues of `handover.rs` and a bell (`wake.rs`).
 //!
 //! Never here: what a packet means. Never per packet: an allocation, a lock, a log line.
 
@@ -41,7 +42,8 @@ use mailbox::{Mailbox, ShardEvent};
 pub use run::Rooms;
 pub use threads::{Threads, Unclean, start_with};
 
-/// Most shards of a process. Each pair has a queue of its own, so their number grows with the square.
+/// Most shards of a process. Each pair has a queue of its own, so their number grows with the
+/// square.
 pub const MAX_SHARDS: usize = 128;
 
 /// What [`start`] needs to know.
@@ -140,10 +142,10 @@ pub enum StartError {
 
 /// All shards of the process, running.
 pub struct Shards {
-    /// Control's end of each shard, in the order of [`ShardId`].
+    /// Control's end of each shard, in the order of [`mailbox::ShardId`].
     pub mailboxes: Vec<Mailbox>,
-    /// What the shards tell. Unbounded in type only: each event is one state change of a transport, and
-    /// a transport has at most two in its life (connected, closed).
+    /// What the shards tell. Unbounded in type only: each event is one state change of a transport,
+    /// and a transport has at most two in its life (connected, closed).
     pub events: UnboundedReceiver<ShardEvent>,
     /// The backend that runs.
     pub chosen: Chosen,

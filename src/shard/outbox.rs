@@ -12,8 +12,8 @@ use crate::room;
 use crate::room::parcel::Parcel;
 use crate::wire::MAX_DATAGRAM;
 
-/// Room offered for one datagram, in bytes: the longest one received, and what sealing it anew may add (tag,
-/// nonce, trailer, header extensions of our own).
+/// Room offered for one datagram, in bytes: the longest one received, and what sealing it anew may
+/// add (tag, nonce, trailer, header extensions of our own).
 pub(super) const DATAGRAM_ROOM: usize = MAX_DATAGRAM + 64;
 
 /// The send side of a shard, kept from turn to turn.
@@ -27,8 +27,8 @@ pub(super) struct Departures {
 }
 
 impl Departures {
-    /// Sends what is queued and wakes the shards that were handed something: first they, so that they
-    /// work while this one sends.
+    /// Sends what is queued and wakes the shards that were handed something: first they, so that
+    /// they work while this one sends.
     pub fn flush(&mut self, sender: &mut impl Transmit, counters: &mut Counters) {
         self.outlets.wake();
         if self.queue.len() > 0
@@ -41,8 +41,11 @@ impl Departures {
 
 /// The rooms' view of it for the length of one call.
 pub(super) struct Outbox<'a, T> {
+    /// What is kept from turn to turn.
     pub departures: &'a mut Departures,
+    /// Where a full arena goes.
     pub sender: &'a mut T,
+    /// The shard's.
     pub counters: &'a mut Counters,
 }
 
@@ -58,13 +61,106 @@ impl<T: Transmit> room::Outbox for Outbox<'_, T> {
     }
 
     fn send(&mut self, len: usize, to: SocketAddr) {
-        // A length beyond the room would be the next datagram's bytes.
-        if self.departures.queue.room(DATAGRAM_ROOM).is_some() && len <= DATAGRAM_ROOM {
+        // Without room, or beyond it, these would be another datagram's bytes.
+        if self.departures.queue.room(DATAGRAM_ROOM).is_some_and(|room| len <= room.len()) {
             self.departures.queue.push(len, to);
+        } else {
+            self.counters.send_drops.other += 1;
         }
     }
 
     fn hand_over(&mut self, to: ShardId, fill: &mut dyn FnMut(&mut Parcel)) -> bool {
         self.departures.outlets.put(to, fill, self.counters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::room::Outbox as _;
+    use crate::shard::handover::Ends;
+    use crate::shard::io::{ARENA_LEN, MAX_BATCH};
+
+    /// Writes down the batches' sizes; fails on demand.
+    #[derive(Default)]
+    struct Batches {
+        sizes: Vec<usize>,
+        broken: bool,
+    }
+
+    impl Transmit for Batches {
+        fn transmit(&mut self, queue: &mut SendQueue, _: &mut Counters) -> io::Result<()> {
+            if self.broken {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            self.sizes.push(queue.len());
+            queue.clear();
+            Ok(())
+        }
+    }
+
+    fn departures() -> Departures {
+        let queue = SendQueue::new(MAX_BATCH, ARENA_LEN, false, false).unwrap();
+        Departures { queue, outlets: Ends::default().outlets, broken: None }
+    }
+
+    /// Sends `count` datagrams of `len` bytes; returns how many found room.
+    fn fan_out(
+        count: usize,
+        len: usize,
+        departures: &mut Departures,
+        sender: &mut Batches,
+    ) -> usize {
+        let to = SocketAddr::from(([127, 0, 0, 1], 9));
+        let counters = &mut Counters::default();
+        let mut out = Outbox { departures, sender, counters };
+        let mut one = |_: &usize| {
+            let room = out.datagram().map(|room| room.len());
+            assert!(room.is_none_or(|room| room == DATAGRAM_ROOM));
+            out.send(len, to);
+            room.is_some()
+        };
+        (0..count).filter(&mut one).count()
+    }
+
+    #[test]
+    fn a_full_table_or_arena_leaves_in_between() {
+        let (mut departures, mut sender) = (departures(), Batches::default());
+        assert_eq!(fan_out(600, 100, &mut departures, &mut sender), 600);
+        assert_eq!(sender.sizes, [MAX_BATCH; 2]);
+        departures.flush(&mut sender, &mut Counters::default());
+        assert_eq!(sender.sizes.iter().sum::<usize>(), 600);
+
+        sender.sizes.clear();
+        assert_eq!(fan_out(600, 1500, &mut departures, &mut sender), 600);
+        let per_arena = (ARENA_LEN - DATAGRAM_ROOM) / 1500 + 1;
+        assert_eq!(sender.sizes[..2], [per_arena; 2]);
+    }
+
+    #[test]
+    fn an_empty_turn_sends_nothing() {
+        let (mut departures, mut sender) = (departures(), Batches::default());
+        departures.flush(&mut sender, &mut Counters::default());
+        assert!(sender.sizes.is_empty());
+    }
+
+    #[test]
+    fn a_broken_backend_takes_nothing_more() {
+        let (mut departures, mut sender) = (departures(), Batches::default());
+        sender.broken = true;
+        assert_eq!(fan_out(600, 100, &mut departures, &mut sender), MAX_BATCH);
+        assert!(departures.broken.is_some());
+    }
+
+    #[test]
+    fn a_length_beyond_the_room_is_a_counted_drop() {
+        let (mut departures, mut sender) = (departures(), Batches::default());
+        let mut counters = Counters::default();
+        let (departures, sender) = (&mut departures, &mut sender);
+        let mut out = Outbox { departures, sender, counters: &mut counters };
+        assert!(out.datagram().is_some());
+        out.send(DATAGRAM_ROOM + 1, ([127, 0, 0, 1], 9).into());
+        assert_eq!(out.departures.queue.len(), 0);
+        assert_eq!(counters.send_drops.other, 1);
     }
 }

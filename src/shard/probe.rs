@@ -20,35 +20,40 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The backend to run for this wish.
 pub(super) fn choose(wish: Backend) -> Result<Chosen, StartError> {
+    decide(wish, || on_its_own_thread(probe))
+}
+
+fn decide(wish: Backend, probe: impl FnOnce() -> Result<(), String>) -> Result<Chosen, StartError> {
     let mmsg = |fallback| Chosen { backend: Backend::Mmsg, fallback };
     if wish == Backend::Mmsg {
         return Ok(mmsg(None));
     }
-    match on_its_own_thread(probe) {
+    match probe() {
         Ok(()) => Ok(Chosen { backend: Backend::Uring, fallback: None }),
         Err(reason) if wish == Backend::Auto => Ok(mmsg(Some(reason))),
         Err(reason) => Err(StartError::Uring(reason)),
     }
 }
 
-/// A ring that is torn down interrupts the thread that made it for a moment, in whatever it waits for: the
-/// caller's thread is spared that.
+/// A ring that is torn down interrupts the thread that made it for a moment, in whatever it waits
+/// for: the caller's thread is spared that.
 fn on_its_own_thread(probe: fn() -> Result<(), String>) -> Result<(), String> {
     let thread = Builder::new().name("probe".to_owned()).spawn(probe);
     let thread = thread.map_err(|error| format!("thread: {error}"))?;
     thread.join().unwrap_or_else(|_| Err("the probe panicked".to_owned()))
 }
 
-/// Makes a whole ring and passes one datagram through it in each direction. It goes over a socket pair, since a
-/// network may not be up yet.
+/// Makes a whole ring and passes one datagram through it in each direction. It goes over a socket
+/// pair, since a network may not be up yet.
 fn probe() -> Result<(), String> {
     let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     let (ours, theirs) = UnixDatagram::pair().map_err(failed("socket pair"))?;
     let waker = Arc::new(Waker::new().map_err(failed("eventfd"))?);
+    // Before the ring, so that it outlives what the ring sends.
+    let mut queue = SendQueue::new(MAX_BATCH, ARENA_LEN, false, true).map_err(failed("memory"))?;
     let mut ring = Uring::new(Socket::paired(ours), waker).map_err(failed("set-up"))?;
     let mut counters = Counters::default();
 
-    let mut queue = SendQueue::new(MAX_BATCH, ARENA_LEN, false, true).map_err(failed("memory"))?;
     if let Some(room) = queue.room(1) {
         room[0] = b'?';
         queue.push(1, ([0, 0, 0, 0], 0).into());
@@ -70,4 +75,30 @@ fn probe() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forbidden() -> Result<(), String> {
+        Err("set-up: Operation not permitted".to_owned())
+    }
+
+    #[test]
+    fn auto_takes_what_works_and_says_why() {
+        let uring = decide(Backend::Auto, || Ok(())).unwrap();
+        assert_eq!(uring, Chosen { backend: Backend::Uring, fallback: None });
+        let mmsg = decide(Backend::Auto, forbidden).unwrap();
+        assert_eq!(mmsg, Chosen { backend: Backend::Mmsg, fallback: forbidden().err() });
+    }
+
+    #[test]
+    fn a_demand_is_met_or_refused() {
+        let refused = decide(Backend::Uring, forbidden).unwrap_err();
+        let text = "io_uring cannot be used: set-up: Operation not permitted";
+        assert_eq!(refused.to_string(), text);
+        let mmsg = decide(Backend::Mmsg, || panic!("probed for nothing")).unwrap();
+        assert_eq!(mmsg, Chosen { backend: Backend::Mmsg, fallback: None });
+    }
 }

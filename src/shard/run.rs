@@ -91,7 +91,8 @@ pub(super) struct Shard<R, B> {
 }
 
 impl<R: Rooms, B: Io> Shard<R, B> {
-    /// Runs until [`Command::Shutdown`], until nobody can send commands any more, or until the backend breaks.
+    /// Runs until [`Command::Shutdown`], until nobody can send commands any more, or until the
+    /// backend breaks.
     pub fn run(&mut self) -> io::Result<()> {
         let mut running = true;
         while running {
@@ -115,7 +116,8 @@ impl<R: Rooms, B: Io> Shard<R, B> {
         Ok(())
     }
 
-    /// Waits for a datagram, the bell or the next timeout; does not wait if a queue holds something.
+    /// Waits for a datagram, the bell or the next timeout; does not wait if a queue holds
+    /// something.
     fn sleep(&mut self) -> io::Result<()> {
         self.waker.about_to_sleep();
         let timeout = if self.has_mail() {
@@ -174,5 +176,167 @@ impl<R: Rooms, B: Io> Shard<R, B> {
     fn with_outbox(&mut self, work: impl FnOnce(&mut R, &mut Outbox<'_, B::Sender>)) {
         let Self { rooms, io, departures, counters, .. } = self;
         work(rooms, &mut Outbox { departures, sender: io.sender(), counters });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::TransportId;
+    use crate::shard::handover::{self, Ends};
+    use crate::shard::io::{ARENA_LEN, MAX_BATCH, Transmit};
+    use crate::shard::sys::SendQueue;
+    use std::collections::VecDeque;
+    use std::sync::mpsc::{Sender, channel};
+    use tokio::sync::mpsc::unbounded_channel;
+
+    /// A backend that never has a datagram: it writes down how long it should have waited, and does
+    /// then what its script says.
+    struct Script {
+        waits: Vec<Option<Duration>>,
+        steps: VecDeque<Box<dyn FnOnce()>>,
+        sender: Nothing,
+    }
+
+    struct Nothing;
+
+    impl Transmit for Nothing {
+        fn transmit(&mut self, queue: &mut SendQueue, _: &mut Counters) -> io::Result<()> {
+            queue.clear();
+            Ok(())
+        }
+    }
+
+    impl Io for Script {
+        type Sender = Nothing;
+
+        fn wait(&mut self, timeout: Option<Duration>, _: &mut Counters) -> io::Result<()> {
+            self.waits.push(timeout);
+            let step = self.steps.pop_front().ok_or(io::ErrorKind::UnexpectedEof)?;
+            step();
+            Ok(())
+        }
+
+        fn drain(
+            &mut self,
+            _: &Moment,
+            _: &mut Counters,
+            _: impl FnOnce(&mut [Datagram<'_>], &mut Nothing, &mut Counters),
+        ) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sender(&mut self) -> &mut Nothing {
+            &mut self.sender
+        }
+    }
+
+    /// Rooms with a deadline, set by the first command.
+    #[derive(Default)]
+    struct Alarm {
+        delay: Duration,
+        due: Option<Instant>,
+        fired: u32,
+    }
+
+    impl Rooms for Alarm {
+        fn receive(&mut self, _: Instant, _: &mut [Datagram<'_>], _: &mut impl room::Outbox) {}
+        fn receive_parcel(
+            &mut self,
+            _: Instant,
+            _: ShardId,
+            _: &Parcel,
+            _: &mut impl room::Outbox,
+        ) {
+        }
+        fn command(&mut self, now: Instant, _: Command, _: &mut impl room::Outbox) {
+            self.due = Some(now + self.delay);
+        }
+        fn next_timeout(&self) -> Option<Instant> {
+            self.due
+        }
+        fn handle_timeout(&mut self, _: Instant, _: &mut impl room::Outbox) {
+            self.due = None;
+            self.fired += 1;
+        }
+        fn poll_event(&mut self) -> Option<Event> {
+            None
+        }
+    }
+
+    fn shard(delay: Duration) -> (Shard<Alarm, Script>, Sender<Command>) {
+        let waker = Arc::new(Waker::new().unwrap());
+        let Ends { outlets, inlets } =
+            handover::connect(std::slice::from_ref(&waker)).pop().unwrap();
+        let queue = SendQueue::new(MAX_BATCH, ARENA_LEN, false, false).unwrap();
+        let (sender, commands) = channel();
+        let shard = Shard {
+            id: ShardId(0),
+            rooms: Alarm { delay, ..Alarm::default() },
+            io: Script { waits: Vec::new(), steps: VecDeque::new(), sender: Nothing },
+            departures: Departures { queue, outlets, broken: None },
+            inlets,
+            waker,
+            commands,
+            events: unbounded_channel().0,
+            counters: Counters::default(),
+            next: None,
+        };
+        (shard, sender)
+    }
+
+    fn command() -> Command {
+        Command::RemoveTransport(TransportId::random())
+    }
+
+    #[test]
+    fn an_idle_shard_sleeps_until_it_is_woken() {
+        let (mut shard, _commands) = shard(Duration::ZERO);
+        shard.io.steps.extend([Box::new(|| ()) as _, Box::new(|| ()) as _]);
+        shard.run().unwrap_err();
+        assert_eq!(shard.io.waits, [None; 3]);
+    }
+
+    #[test]
+    fn a_waiting_command_keeps_the_shard_awake() {
+        let (mut shard, commands) = shard(Duration::ZERO);
+        commands.send(command()).unwrap();
+        shard.run().unwrap_err();
+        assert_eq!(shard.io.waits, [Some(Duration::ZERO)]);
+    }
+
+    #[test]
+    fn a_burst_of_commands_is_carried_out_over_several_turns() {
+        let (mut shard, commands) = shard(Duration::from_secs(3600));
+        for _ in 0..2 * COMMANDS_PER_TURN {
+            commands.send(command()).unwrap();
+        }
+        shard.io.steps.extend([Box::new(|| ()) as _, Box::new(|| ()) as _]);
+        shard.run().unwrap_err();
+        let zero = Some(Duration::ZERO);
+        assert_eq!(shard.io.waits[..2], [zero, zero]);
+        assert!(shard.io.waits[2] > zero);
+    }
+
+    #[test]
+    fn the_next_timeout_bounds_the_sleep_and_is_handled_when_due() {
+        let delay = Duration::from_millis(20);
+        let (mut shard, commands) = shard(delay);
+        commands.send(command()).unwrap();
+        let sleep = move || std::thread::sleep(delay);
+        shard.io.steps.extend([Box::new(|| ()) as _, Box::new(sleep) as _]);
+        shard.run().unwrap_err();
+        assert_eq!(shard.rooms.fired, 1);
+        let [Some(Duration::ZERO), Some(bounded), None] = shard.io.waits[..] else {
+            panic!("{:?}", shard.io.waits)
+        };
+        assert!(bounded <= delay);
+    }
+
+    #[test]
+    fn a_shard_without_control_ends() {
+        let (mut shard, commands) = shard(Duration::ZERO);
+        shard.io.steps.push_back(Box::new(move || drop(commands)));
+        shard.run().unwrap();
     }
 }

@@ -9,10 +9,11 @@ use socket2::{Domain, Protocol, Type};
 
 use super::sys;
 
-/// Wanted size of the socket's receive buffer, in bytes: some 30 ms of 1 Gbit/s while the shard is busy.
-/// The kernel cuts it to `net.core.rmem_max` unless the process may administer the network.
+/// Wanted size of the socket's receive buffer, in bytes: some 30 ms of 1 Gbit/s while the shard is
+/// busy. The kernel cuts it to `net.core.rmem_max` unless the process may administer the network.
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// Wanted size of the send buffer, in bytes: several full arenas on their way through a device's queue.
+/// Wanted size of the send buffer, in bytes: several full arenas on their way through a device's
+/// queue.
 const SEND_BUFFER: usize = 4 << 20;
 
 /// A bound datagram socket.
@@ -25,8 +26,8 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Binds the first free port of `ports` and takes it, and what lies before it, out of the range.
-    /// `None` when none is free.
+    /// Binds the first free port of `ports` and takes it, and what lies before it, out of the
+    /// range. `None` when none is free.
     pub fn bind_next(
         bind: IpAddr,
         ports: &mut RangeInclusive<u16>,
@@ -49,7 +50,8 @@ impl Socket {
         }
         socket.bind(&address.into())?;
         let fd = OwnedFd::from(socket);
-        sys::set_option(fd.as_fd(), libc::SO_TIMESTAMPNS, 1)?;
+        // Where there is none, a datagram has arrived when it is received.
+        let _ = sys::set_option(fd.as_fd(), libc::SO_TIMESTAMPNS, 1);
         enlarge(fd.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER);
         enlarge(fd.as_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER);
         Ok(Self { fd, is_v6: address.is_ipv6(), is_connected: false })

@@ -1,5 +1,5 @@
-//! The kernel's calls that no library wraps as the shards need them: batched datagrams from arrays that are
-//! made once, memory that costs nothing until it is touched, and a few descriptors.
+//! The kernel's calls that no library wraps as the shards need them: batched datagrams from arrays
+//! that are made once, memory that costs nothing until it is touched, and a few descriptors.
 //!
 //! What leaves this file is safe to use.
 #![allow(unsafe_code, reason = "recvmmsg, sendmmsg, mmap, setsockopt, eventfd and epoll")]
@@ -95,7 +95,8 @@ impl Pages {
     pub fn new(len: usize) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no other memory.
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches no other
+        // memory.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -154,7 +155,8 @@ impl Table {
         }
     }
 
-    /// Lets entry `index` describe `bytes` with the first `name_len` bytes of its name and `control`.
+    /// Lets entry `index` describe `bytes` with the first `name_len` bytes of its name and
+    /// `control`.
     fn describe(&mut self, index: usize, bytes: &mut [u8], name_len: usize, control: &mut [u8]) {
         let piece = &mut self.pieces[index];
         *piece = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -189,7 +191,8 @@ pub(super) struct SendQueue {
 }
 
 impl SendQueue {
-    /// An empty queue of `datagrams` places over an arena of `bytes`, for a socket with these properties.
+    /// An empty queue of `datagrams` places over an arena of `bytes`, for a socket with these
+    /// properties.
     pub fn new(
         datagrams: usize,
         bytes: usize,
@@ -234,12 +237,12 @@ impl SendQueue {
         self.len = 0;
     }
 
-    /// Sends from datagram `first` on without blocking; returns how many the kernel took. An error is that
-    /// of datagram `first`.
+    /// Sends from datagram `first` on without blocking; returns how many the kernel took. An error
+    /// is that of datagram `first`.
     pub fn send_from(&mut self, first: usize, fd: BorrowedFd<'_>) -> io::Result<usize> {
         let headers = &mut self.table.headers[first..self.len];
-        // SAFETY: `push` let each of these headers describe live memory of this queue's arena and names, which
-        // do not move; the kernel is done with them when the call returns.
+        // SAFETY: `push` let each of these headers describe live memory of this queue's arena and
+        // names, which do not move; the kernel is done with them when the call returns.
         let returned = unsafe {
             let count = headers.len() as libc::c_uint;
             libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), count, libc::MSG_DONTWAIT)
@@ -286,11 +289,12 @@ impl ReceiveTable {
         }
     }
 
-    /// Takes what waits in the socket, without blocking, at most [`MAX_DRAIN`] datagrams; returns how many.
+    /// Takes what waits in the socket, without blocking, at most [`MAX_DRAIN`] datagrams; returns
+    /// how many.
     pub fn fill(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         let headers = &mut self.table.headers;
-        // SAFETY: `reset` let every header describe a buffer, name and control room of this table, which do not
-        // move; the kernel is done with them when the call returns.
+        // SAFETY: `reset` let every header describe a buffer, name and control room of this table,
+        // which do not move; the kernel is done with them when the call returns.
         let returned = unsafe {
             let (count, flags) = (headers.len() as libc::c_uint, libc::MSG_DONTWAIT);
             libc::recvmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), count, flags, ptr::null_mut())
@@ -298,7 +302,8 @@ impl ReceiveTable {
         check(returned)
     }
 
-    /// Lends the first `count` messages that [`Self::fill`] got, and readies their entries for the next.
+    /// Lends the first `count` messages that [`Self::fill`] got, and readies their entries for the
+    /// next.
     pub fn messages(&mut self, count: usize) -> impl Iterator<Item = Message<'_>> {
         let buffers = self.buffers.chunks_exact_mut(self.buffer_len);
         let entries = self.table.headers.iter_mut().zip(&self.table.names).zip(&self.controls);

@@ -48,13 +48,14 @@ struct Thread {
 pub struct Unclean(pub Vec<ShardId>);
 
 impl Threads {
-    /// Whether this shard's thread still runs; `false` after a failure (already logged) or a shutdown.
+    /// Whether this shard's thread still runs; `false` after a failure (already logged) or a
+    /// shutdown.
     pub fn is_running(&self, shard: ShardId) -> bool {
         self.threads.get(usize::from(shard.0)).is_some_and(|thread| !thread.handle.is_finished())
     }
 
-    /// Sends [`Command::Shutdown`] to every shard and waits, at most `within`, until all have ended. Blocks the
-    /// calling thread.
+    /// Sends [`Command::Shutdown`] to every shard and waits, at most `within`, until all have
+    /// ended. Blocks the calling thread.
     pub fn shutdown(self, within: Duration) -> Result<(), Unclean> {
         let deadline = Instant::now() + within;
         for thread in &self.threads {

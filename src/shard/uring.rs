@@ -1,8 +1,9 @@
-//! The backend on io_uring: one multishot receive into a ring of provided buffers, sends submitted in batches.
+//! The backend on io_uring: one multishot receive into a ring of provided buffers, sends submitted
+//! in batches.
 //!
-//! A receive buffer is the kernel's while it is in the buffer ring, and ours from its completion until the end of
-//! its drain. A send buffer is the kernel's from submit until its completion is reaped, which
-//! [`Transmit::transmit`] waits for; with `MSG_DONTWAIT` that is within the submit.
+//! A receive buffer is the kernel's while it is in the buffer ring, and ours from its completion
+//! until the end of its drain. A send buffer is the kernel's from submit until its completion is
+//! reaped, which [`Transmit::transmit`] waits for; with `MSG_DONTWAIT` that is within the submit.
 #![allow(unsafe_code, reason = "the kernel reads and writes memory that submissions point to")]
 
 use std::collections::VecDeque;
@@ -28,12 +29,13 @@ use super::wake::Waker;
 use crate::room::Datagram;
 use crate::wire::MAX_DATAGRAM;
 
-/// Receive buffers: 1 MB, of which an idle shard touches little. What does not fit waits in the socket.
+/// Receive buffers: 1 MB, of which an idle shard touches little. What does not fit waits in the
+/// socket.
 const BUFFERS: u16 = 512;
 /// Submission queue entries: a whole batch, the receive and the bell.
 const SUBMISSIONS: u32 = 512;
-/// Completion queue entries: every buffer, every send and a few more can complete before one is reaped, so
-/// the queue never overflows.
+/// Completion queue entries: every buffer, every send and a few more can complete before one is
+/// reaped, so the queue never overflows.
 const COMPLETIONS: u32 = 1024;
 /// Submits that the kernel refuses for want of memory before the ring is given up.
 const SUBMIT_ATTEMPTS: u32 = 1000;
@@ -106,7 +108,8 @@ struct Received {
 }
 
 impl Uring {
-    /// Receives from and sends through `socket`; woken by `waker`. To be used on the calling thread only.
+    /// Receives from and sends through `socket`; woken by `waker`. To be used on the calling thread
+    /// only.
     pub fn new(socket: Socket, waker: Arc<Waker>) -> io::Result<Self> {
         let ring = build_ring()?;
         let descriptors = [socket.as_fd().as_raw_fd(), waker.as_fd().as_raw_fd()];
@@ -135,7 +138,8 @@ impl Uring {
     }
 }
 
-/// The newest set-up that this kernel has: `DEFER_TASKRUN` came with Linux 6.1, `SINGLE_ISSUER` with 6.0.
+/// The newest set-up that this kernel has: `DEFER_TASKRUN` came with Linux 6.1, `SINGLE_ISSUER`
+/// with 6.0.
 fn build_ring() -> io::Result<IoUring> {
     let builder = || {
         let mut builder = IoUring::builder();
@@ -162,6 +166,7 @@ impl Io for Uring {
         let timeout =
             if sender.waiting.is_empty() && !sender.rang { timeout } else { Some(Duration::ZERO) };
         let entered = match timeout {
+            Some(Duration::ZERO) if sender.has_nothing_to_enter_for() => Ok(0),
             // Submits, runs what the kernel has put off, and comes back.
             Some(Duration::ZERO) => sender.ring.submit(),
             Some(timeout) => {
@@ -196,8 +201,9 @@ impl Io for Uring {
         let mut list = lists.lend();
         for received in sender.waiting.drain(..count) {
             lent.push(received.buffer);
-            // SAFETY: the buffer is ours since its completion was reaped, and is given back below, after the
-            // last use of `list`. Each completion names another buffer, so the slices do not overlap.
+            // SAFETY: the buffer is ours since its completion was reaped, and is given back below,
+            // after the last use of `list`. Each completion names another buffer, so the slices do
+            // not overlap.
             let bytes = unsafe { buffers.slice(received) };
             let message = parse(bytes, &sender.targets.receive);
             list.extend(message.and_then(|message| message.admit(moment, counters)));
@@ -252,8 +258,14 @@ impl Sender {
         Ok(())
     }
 
-    /// Queues one request. What it points to must live, and lie still, until its last completion is reaped:
-    /// `targets` for as long as the ring, a send's message until `transmit` returns.
+    /// Whether neither we have requests for the kernel nor the kernel work that waits for us.
+    fn has_nothing_to_enter_for(&mut self) -> bool {
+        let queue = self.ring.submission();
+        queue.is_empty() && !queue.taskrun() && !queue.cq_overflow()
+    }
+
+    /// Queues one request. What it points to must live, and lie still, until its last completion is
+    /// reaped: `targets` for as long as the ring, a send's message until `transmit` returns.
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         loop {
             // SAFETY: as said above, for all three callers.
@@ -342,8 +354,8 @@ impl Transmit for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        // Waits until the kernel has let go of buffers and targets. If it cannot say so there is nothing
-        // better to do: closing the ring cancels, too, a moment later.
+        // Waits until the kernel has let go of buffers and targets. If it cannot say so there is
+        // nothing better to do: closing the ring cancels, too, a moment later.
         let _ = self.ring.submitter().register_sync_cancel(None, CancelBuilder::any());
     }
 }
@@ -362,8 +374,8 @@ impl Buffers {
         let memory = Pages::new(usize::from(BUFFERS) * BUFFER_LEN)?;
         let entries = Pages::new(usize::from(BUFFERS) * size_of::<BufRingEntry>())?;
         let address = entries.as_ptr().as_ptr() as u64;
-        // SAFETY: page-aligned memory of exactly that many entries, unmapped only after the ring is gone
-        // (`Uring` drops its fields in that order).
+        // SAFETY: page-aligned memory of exactly that many entries, unmapped only after the ring is
+        // gone (`Uring` drops its fields in that order).
         unsafe { ring.submitter().register_buf_ring_with_flags(address, BUFFERS, GROUP, 0)? };
         Ok(Self { memory, entries, tail: 0 })
     }
@@ -373,9 +385,9 @@ impl Buffers {
         let place = usize::from(self.tail % BUFFERS);
         let start = self.memory.as_ptr().as_ptr().wrapping_add(usize::from(buffer) * BUFFER_LEN);
         let entries = self.entries.as_ptr().cast::<BufRingEntry>();
-        // SAFETY: `place` is within the mapping of `BUFFERS` entries; zeroed bytes are a valid entry; the
-        // kernel reads the entry only after `publish`. The three setters leave the tail, which shares the
-        // first entry's memory, alone.
+        // SAFETY: `place` is within the mapping of `BUFFERS` entries; zeroed bytes are a valid
+        // entry; the kernel reads the entry only after `publish`. The three setters leave the tail,
+        // which shares the first entry's memory, alone.
         let entry = unsafe { entries.add(place).as_mut() };
         entry.set_addr(start as u64);
         entry.set_len(BUFFER_LEN as u32);
@@ -386,8 +398,8 @@ impl Buffers {
     /// Lets the kernel see all buffers given so far.
     fn publish(&mut self) {
         let base = self.entries.as_ptr().cast::<BufRingEntry>();
-        // SAFETY: `base` is the ring's first entry, in a live mapping, aligned to a page; the kernel only
-        // reads the tail, and does so atomically.
+        // SAFETY: `base` is the ring's first entry, in a live mapping, aligned to a page; the
+        // kernel only reads the tail, and does so atomically.
         unsafe {
             let tail = BufRingEntry::tail(base.as_ptr()).cast_mut();
             AtomicU16::from_ptr(tail).store(self.tail, Ordering::Release);
@@ -397,11 +409,13 @@ impl Buffers {
     /// What was received into a buffer.
     ///
     /// # Safety
-    /// The buffer's completion has been reaped and the slice is dropped before the buffer is given back.
+    /// The buffer's completion has been reaped and the slice is dropped before the buffer is given
+    /// back.
     unsafe fn slice<'a>(&self, received: Received) -> &'a mut [u8] {
         let offset = usize::from(received.buffer % BUFFERS) * BUFFER_LEN;
         let len = received.len.min(BUFFER_LEN);
-        // SAFETY: within the mapping, which outlives the drain; the caller keeps kernel and others away.
+        // SAFETY: within the mapping, which outlives the drain; the caller keeps kernel and others
+        // away.
         unsafe { slice::from_raw_parts_mut(self.memory.as_ptr().as_ptr().add(offset), len) }
     }
 }

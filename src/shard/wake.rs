@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use super::sys;
 
-/// A shard's bell. Whoever puts something into one of the shard's queues rings it afterwards; the shard
-/// looks into its queues between [`Self::about_to_sleep`] and the wait, so no ring is lost.
+/// A shard's bell. Whoever puts something into one of the shard's queues rings it afterwards; the
+/// shard looks into its queues between [`Self::about_to_sleep`] and the wait, so no ring is lost.
 pub(super) struct Waker {
     bell: File,
     asleep: AtomicBool,
@@ -22,7 +22,8 @@ impl Waker {
 
     /// Wakes the shard if it sleeps, or is about to. Call it after the queue was written.
     pub fn wake(&self) {
-        // Pairs with the fence below: either the shard sees the queue's new content, or this sees it asleep.
+        // Pairs with the fence below: either the shard sees the queue's new content, or this sees
+        // it asleep.
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
             // The counter cannot overflow: it grows by one per sleep.

@@ -13,11 +13,13 @@ use shardcast::shard::mailbox::{CloseReason, Command, Event};
 
 /// Sent back as it came. Everything that has no other meaning is, too.
 pub const ECHO: &[u8] = b"echo";
-/// With the target shard (1 byte) and a count (2 bytes): hands over that many numbered parcels, and answers with
-/// the number that found room.
+/// With the target shard (1 byte) and a count (2 bytes): hands over that many numbered parcels, and
+/// answers with the number that found room.
 pub const GIVE: &[u8] = b"give";
 /// With a number of milliseconds (2 bytes): answers `ECHO` when they are over.
 pub const TIMER: &[u8] = b"time";
+/// With a count (2 bytes): that many numbered answers.
+pub const FAN: &[u8] = b"fan ";
 /// Meets the test at the barrier twice: in between the shard is busy.
 pub const HOLD: &[u8] = b"hold";
 /// Panics.
@@ -91,6 +93,10 @@ impl Rooms for Double {
                 Some((TIMER, &[high, low])) => {
                     let delay = Duration::from_millis(u16::from_be_bytes([high, low]).into());
                     self.timer = Some((now + delay, from));
+                }
+                Some((FAN, &[high, low])) => {
+                    let numbers = 0..u16::from_be_bytes([high, low]);
+                    numbers.for_each(|number| answer(&number.to_be_bytes(), from, out));
                 }
                 Some((HOLD, _)) => {
                     self.hold.wait();
