@@ -11,6 +11,9 @@ use std::thread::available_parallelism;
 use clap::Parser;
 use tracing::level_filters::LevelFilter;
 
+/// Most shards: more cores than any one machine gives to an SFU today.
+pub const MAX_WORKERS: u16 = 128;
+
 /// The settings of one run, all of them usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -22,7 +25,7 @@ pub struct Config {
     pub http_ip: IpAddr,
     /// IPv4 address, IPv6 address or host name for the ICE candidates.
     pub announced_ip: String,
-    /// How many shards, at least 1 and at most one per port of `rtc_ports`.
+    /// How many shards: 1 to [`MAX_WORKERS`], and at most one per port of `rtc_ports`.
     pub workers: u16,
     /// The UDP ports that shards may bind; never empty.
     pub rtc_ports: RangeInclusive<u16>,
@@ -203,7 +206,7 @@ fn ports(min: &str, max: &str) -> Result<RangeInclusive<u16>, Unusable> {
 
 /// A shard binds one port, so there cannot be more shards than ports.
 fn workers(value: &str, ports: &RangeInclusive<u16>) -> Result<u16, Unusable> {
-    let most = ports.end().saturating_sub(*ports.start()).saturating_add(1);
+    let most = ports.end().saturating_sub(*ports.start()).saturating_add(1).min(MAX_WORKERS);
     if value.eq_ignore_ascii_case("auto") {
         let cores = available_parallelism().map_or(1, usize::from);
         return Ok(u16::try_from(cores).unwrap_or(u16::MAX).min(most));

@@ -1,2 +1,121 @@
 //! Arguments, start control and shards, wait for the signal; nothing else.
-fn main() {}
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardcast::config::{self, Config, IoBackend, Stop};
+use shardcast::control::requests::DtlsFingerprint;
+use shardcast::control::rooms::Announced;
+use shardcast::control::{Control, PING_INTERVAL, logs, runtime};
+use shardcast::shard::mailbox::{Mailbox, dtls};
+use shardcast::shard::{self, Backend, Chosen, Shards, ShardsConfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+/// How long shards have to end. With control's goodbye of 2 s that leaves a second of the 5 s that a
+/// supervisor waits at least.
+const SHARDS_END: Duration = Duration::from_secs(2);
+
+const _: () = assert!(config::MAX_WORKERS as usize <= shard::MAX_SHARDS);
+
+fn main() -> ExitCode {
+    let config = match Config::load(std::env::args_os()) {
+        Ok(config) => config,
+        Err(Stop::Usage(usage)) => usage.exit(),
+        Err(Stop::Unusable(unusable)) => {
+            eprintln!("shardcast: {unusable}");
+            return ExitCode::from(2);
+        }
+    };
+    logs::start(&config);
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            error!(%reason, "Shardcast cannot go on");
+            eprintln!("shardcast: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+    let http = SocketAddr::new(config.http_ip, config.http_port);
+    let listener =
+        TcpListener::bind(http).map_err(|error| format!("cannot bind TCP {http}: {error}"))?;
+    listener.set_nonblocking(true)?;
+    let identity = Arc::new(dtls::Identity::generate()?);
+    let announced = announced(config, &identity.fingerprint());
+    let Shards { mailboxes, events, chosen, threads } = shard::start(&shards(config), identity)?;
+    say_hello(listener.local_addr()?, &mailboxes, &chosen);
+
+    // Who keeps the shards off io_uring wants the process off it.
+    let uring = config.io_backend != IoBackend::Mmsg;
+    runtime::block_on(uring, async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let stop = async move {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            info!(signal = name, "Shardcast stops");
+        };
+        let ping_interval = PING_INTERVAL;
+        Control { listener, announced, mailboxes, events, ping_interval }.run(stop).await;
+        std::io::Result::Ok(())
+    })??;
+
+    if let Err(unclean) = threads.shutdown(SHARDS_END) {
+        // The process ends all the same, and the kernel takes back what they had.
+        warn!(%unclean, "Shards did not end well");
+    }
+    info!("Shardcast has stopped");
+    Ok(())
+}
+
+fn announced(config: &Config, fingerprint: &dtls::Fingerprint) -> Announced {
+    let algorithm = fingerprint.algorithm().to_owned();
+    let fingerprint = DtlsFingerprint { algorithm, value: fingerprint.value() };
+    Announced { address: config.announced_ip.clone(), fingerprint }
+}
+
+fn shards(config: &Config) -> ShardsConfig {
+    ShardsConfig {
+        workers: usize::from(config.workers),
+        ports: config.rtc_ports.clone(),
+        bind: media_address(&config.announced_ip),
+        backend: match config.io_backend {
+            IoBackend::Auto => Backend::Auto,
+            IoBackend::Uring => Backend::Uring,
+            IoBackend::Mmsg => Backend::Mmsg,
+        },
+    }
+}
+
+/// The family that clients will use. A host name may mean either; `::` takes both, where there is IPv6.
+fn media_address(announced: &str) -> IpAddr {
+    let ipv6 = match announced.parse::<IpAddr>() {
+        Ok(address) => address.is_ipv6(),
+        Err(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
+    };
+    if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+fn say_hello(http: SocketAddr, mailboxes: &[Mailbox], chosen: &Chosen) {
+    let each = mailboxes.iter().map(|mailbox| match mailbox.core {
+        Some(core) => format!("{} on core {core} port {}", mailbox.shard.0, mailbox.port),
+        None => format!("{} unpinned port {}", mailbox.shard.0, mailbox.port),
+    });
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        http = %http,
+        shards = each.collect::<Vec<_>>().join(", "),
+        io_backend = %chosen.backend,
+        fallback = chosen.fallback,
+        "Shardcast is ready"
+    );
+}

@@ -261,14 +261,8 @@ impl Rooms {
         let id = ConsumerId::random();
         let producer_id = producer.spec.id;
         let paused = call.paused.unwrap_or(false);
-        let spec = specs::consumer_spec(
-            id,
-            transport_id,
-            producer_id,
-            producible,
-            &consumable,
-            paused,
-        );
+        let spec =
+            specs::consumer_spec(id, transport_id, producer_id, producible, &consumable, paused);
         let answer = json!({
             "id": id,
             "producerId": producer_id,
@@ -318,7 +312,8 @@ fn fingerprints(given: &[DtlsFingerprint]) -> Result<Vec<Fingerprint>, Refusal> 
         }
         let Some(fingerprint) = Fingerprint::parse(algorithm, value) else {
             let field = format!("{FIELD}[{index}]");
-            let why = "must be {algorithm, value} of sha-256, sha-384 or sha-512 in hex with colons";
+            let why =
+                "must be {algorithm, value} of sha-256, sha-384 or sha-512 in hex with colons";
             return Err(Refusal::field(&field, why));
         };
         usable.push(fingerprint);

@@ -17,9 +17,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tracing::debug;
 
 use crate::control::hub::Hub;
-use crate::control::session::{
-    Caller, End, Line, MAX_IN_FLIGHT, MAX_MESSAGE, Outgoing, SessionId,
-};
+use crate::control::session::{Caller, End, Line, MAX_IN_FLIGHT, MAX_MESSAGE, Outgoing, SessionId};
 
 /// The subprotocol's name (RFC 6455 §1.9).
 pub const SUBPROTOCOL: &str = "protoo";
@@ -181,9 +179,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 /// What a client sent.
 #[derive(Debug, PartialEq)]
 enum Frame {
-    Request { tag: u64, method: String, data: Value },
+    Request {
+        tag: u64,
+        method: String,
+        data: Value,
+    },
     /// A request that can be answered, but not understood.
-    Malformed { tag: u64, reason: &'static str },
+    Malformed {
+        tag: u64,
+        reason: &'static str,
+    },
     /// Not a request, or one without a usable id.
     Other,
 }
@@ -227,10 +232,7 @@ fn error(tag: u64, status: u16, reason: &str) -> Value {
 
 /// Says why (RFC 6455 §7.4.1), then waits a moment for the client's own close: an early end with bytes
 /// unread would reset the connection, and the reason would be lost.
-async fn close<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<S>,
-    ending: Ending,
-) {
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, ending: Ending) {
     let (code, reason) = match ending {
         Ending::Gone => (CloseCode::Normal, ""),
         Ending::Dead => (CloseCode::Policy, "no answer to pings"),

@@ -133,11 +133,7 @@ fn last_words(socket: &SocketRef, mut line: Line, pending: &mut HashMap<u64, Ack
 }
 
 /// `false` when the client is gone or does not read.
-fn deliver(
-    socket: &SocketRef,
-    pending: &mut HashMap<u64, AckSender>,
-    outgoing: Outgoing,
-) -> bool {
+fn deliver(socket: &SocketRef, pending: &mut HashMap<u64, AckSender>, outgoing: Outgoing) -> bool {
     match outgoing {
         Outgoing::Response { tag, result } => {
             let Some(ack) = pending.remove(&tag) else { return true };

@@ -13,7 +13,7 @@ use crate::control::requests::{AppData, Named};
 use crate::control::rooms::{Peer, Rooms};
 use crate::control::session::SessionId;
 use crate::id::{ConsumerId, ProducerId, ShardId, Ssrc, TransportId};
-use crate::ortc::{Producible, ProducerType};
+use crate::ortc::{ProducerType, Producible};
 use crate::shard::mailbox::{CloseReason, Command, ConsumerSpec, Event, ProducerSpec};
 
 /// One ICE and DTLS path of a peer.
@@ -296,12 +296,7 @@ impl Rooms {
         Some(consumer)
     }
 
-    fn notify_room_of_producer(
-        &mut self,
-        owner: SessionId,
-        method: &'static str,
-        id: ProducerId,
-    ) {
+    fn notify_room_of_producer(&mut self, owner: SessionId, method: &'static str, id: ProducerId) {
         let Ok(peer) = self.peer(owner) else { return };
         let data = json!({ "producerId": id, "peerId": peer.id });
         let others = self.others(owner);
