@@ -15,7 +15,8 @@ let browser;
 let server;
 before(async () => {
   await mkdir(pictures, { recursive: true });
-  [browser, server] = await Promise.all([launchChromium(), startServer({ WORKERS: '2' })]);
+  server = await startServer({ WORKERS: '2' });
+  browser = await launchChromium();
 });
 after(async () => {
   await browser?.close();

@@ -3,11 +3,15 @@
 import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import { createWriteStream, mkdirSync } from 'node:fs';
 import { createServer } from 'node:net';
+import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { until } from './until.mjs';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
+// Every server's log stays here for whoever looks into a failure.
+const logs = `${root}target/test-logs/`;
 const binary = process.env.SHARDCAST_BIN ?? `${root}target/debug/shardcast`;
 const UDP_PORTS = 8;
 // The server promises to end within 5 s of SIGTERM.
@@ -42,7 +46,10 @@ class Server {
     this.#child = child;
     this.settings = settings;
     this.url = `http://localhost:${port}`;
+    mkdirSync(logs, { recursive: true });
+    const file = createWriteStream(`${logs}${basename(process.argv[1], '.mjs')}-${port}.log`);
     for (const stream of [child.stdout, child.stderr]) {
+      stream.pipe(file, { end: false });
       stream.setEncoding('utf8').on('data', (text) => { this.#log += text; });
     }
     child.on('error', (error) => { this.#died = `${binary} does not start: ${error.message}`; });
@@ -82,7 +89,7 @@ class Server {
 
   /** What REST says about a room, counted: peers by id, producers, consumers. */
   async roomTruth(roomId) {
-    const { status, body } = await this.rest('GET', `/api/rooms/${roomId}`);
+    const { status, body } = await this.rest('GET', `/api/rooms/${encodeURIComponent(roomId)}`);
     if (status === 404) return { peers: [], producers: 0, consumers: 0 };
     const count = (what) => body.peers.reduce((sum, peer) => sum + peer[what].length, 0);
     return {
