@@ -131,7 +131,9 @@ fn no_locks_on_the_media_path() {
         }
         for (number, line) in source.shipped() {
             let shares = ["Mutex", "RwLock", "RefCell", "Atomic"].iter().any(|w| line.contains(w))
-                || (line.contains("Arc<") && !line.contains("Identity") && !line.contains("Config"));
+                || (line.contains("Arc<")
+                    && !line.contains("Identity")
+                    && !line.contains("Config"));
             if shares {
                 found.push(format!("src/{}:{number}: {line}", source.name));
             }
