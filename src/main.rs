@@ -96,13 +96,19 @@ fn shards(config: &Config) -> ShardsConfig {
     }
 }
 
-/// The family that clients will use. A host name may mean either; `::` takes both, where there is IPv6.
+/// Where media sockets are bound. On a host with several addresses, answers must leave from the one that
+/// clients were told: so that one is bound if it is the host's own. Behind NAT it is not, and then it is
+/// the wildcard of its family; a host name may mean either family, and `::` takes both, where there is IPv6.
 fn media_address(announced: &str) -> IpAddr {
-    let ipv6 = match announced.parse::<IpAddr>() {
-        Ok(address) => address.is_ipv6(),
-        Err(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
-    };
-    if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+    let can_bind = |address: IpAddr| UdpSocket::bind((address, 0)).is_ok();
+    let (v4, v6) = (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED));
+    match announced.parse::<IpAddr>() {
+        Ok(address) if can_bind(address) => address,
+        Ok(IpAddr::V4(_)) => v4,
+        Ok(IpAddr::V6(_)) => v6,
+        Err(_) if can_bind(v6) => v6,
+        Err(_) => v4,
+    }
 }
 
 fn say_hello(http: SocketAddr, mailboxes: &[Mailbox], chosen: &Chosen) {
