@@ -17,13 +17,13 @@ impl Engine {
     pub fn command(&mut self, now: Instant, command: Command, out: &mut impl Outbox) {
         match command {
             Command::AddTransport { id, ice } => {
-                let transport = Transport::new(now, ice.clone(), self.identity.clone());
-                self.add_path(now, id, transport, &ice, out);
+                let transport = Transport::new(now, ice, self.identity.clone());
+                self.add_path(now, id, transport, out);
             }
             Command::AddPresetTransport { id, ice, remote, keys } => {
                 let identity = self.identity.clone();
-                let transport = Transport::preset(now, ice.clone(), identity, remote, &keys);
-                self.add_path(now, id, transport, &ice, out);
+                let transport = Transport::preset(now, ice, identity, remote, &keys);
+                self.add_path(now, id, transport, out);
             }
             Command::ConnectTransport { id, peer } => {
                 if let Some(&key) = self.path_keys.get(&id) {
@@ -34,7 +34,7 @@ impl Engine {
             Command::RestartIce { id, ice } => self.restart_ice(now, id, ice, out),
             Command::RemoveTransport(id) => {
                 if let Some(&key) = self.path_keys.get(&id) {
-                    self.remove_path(key);
+                    self.close_path(key, out);
                 }
             }
             Command::AddProducer(spec) => self.add_producer(&spec),
@@ -71,7 +71,7 @@ impl Engine {
             }
             Command::Shutdown => {
                 let keys: Vec<usize> = self.paths.iter().map(|(key, _)| key).collect();
-                keys.into_iter().for_each(|key| self.remove_path(key));
+                keys.into_iter().for_each(|key| self.close_path(key, out));
             }
         }
     }
@@ -81,13 +81,11 @@ impl Engine {
         now: Instant,
         id: TransportId,
         transport: Transport,
-        ice: &ice::Credentials,
         out: &mut impl Outbox,
     ) {
         let key = self.paths.insert(Path::new(id, transport, now));
         self.path_keys.insert(id, key);
-        self.directory.add_ufrag(key, &mut self.paths[key], &ice.ufrag);
-        self.directory.follow_addresses(key, &mut self.paths[key]);
+        self.directory.follow(key, &mut self.paths[key]);
         self.settle(now, key, out);
     }
 
@@ -99,9 +97,16 @@ impl Engine {
         out: &mut impl Outbox,
     ) {
         let Some(&key) = self.path_keys.get(&id) else { return };
-        self.directory.add_ufrag(key, &mut self.paths[key], &ice.ufrag);
         self.paths[key].transport.restart_ice(now, ice);
+        self.directory.follow(key, &mut self.paths[key]);
         self.settle(now, key, out);
+    }
+
+    /// Says goodbye to the peer (RFC 5246 §7.2.1) and removes its transport.
+    fn close_path(&mut self, key: usize, out: &mut impl Outbox) {
+        self.paths[key].transport.close();
+        self.transmit(key, out);
+        self.remove_path(key);
     }
 
     /// Removes a transport with everything on it.

@@ -96,7 +96,7 @@ impl Engine {
             Ok(len) => out.send(len, from),
             Err(rejected) => return self.counters.drop(reason(rejected)),
         }
-        self.directory.follow_addresses(key, path);
+        self.directory.checked(key, path, from);
         self.settle(now, key, out);
     }
 

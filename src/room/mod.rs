@@ -136,12 +136,7 @@ impl Engine {
     /// Behind every call into a transport: sends what it wants sent, hears what it has to tell, and notes
     /// when it wants to be woken.
     fn settle(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
-        let path = &mut self.paths[key];
-        while let Some(buffer) = out.datagram() {
-            let Some(len) = path.transport.poll_transmit(buffer) else { break };
-            let Some(to) = path.transport.remote() else { break };
-            out.send(len, to);
-        }
+        self.transmit(key, out);
         while let Some(event) = self.paths[key].transport.poll_event() {
             match event {
                 transport::Event::Connected => {
@@ -158,6 +153,16 @@ impl Engine {
         }
         if let Some(at) = self.paths[key].transport.next_timeout() {
             self.timers.schedule(Timer::Path(key), at);
+        }
+    }
+
+    /// Sends what a transport wants sent.
+    fn transmit(&mut self, key: usize, out: &mut impl Outbox) {
+        let transport = &mut self.paths[key].transport;
+        while let Some(buffer) = out.datagram() {
+            let Some(len) = transport.poll_transmit(buffer) else { break };
+            let Some(to) = transport.remote() else { break };
+            out.send(len, to);
         }
     }
 }

@@ -13,8 +13,6 @@ use crate::transport::Transport;
 /// SSRCs that one transport may lead to producers: what a browser sends in a large call (each video
 /// track has up to three encodings with RTX), with room to spare. Others are dropped.
 pub(super) const MAX_ROUTES: usize = 128;
-/// Ufrags by which a transport answers: the current one, and the one before an ICE restart.
-const MAX_UFRAGS: usize = 2;
 
 /// A transport and what the room knows of it.
 pub(super) struct Path {
@@ -36,8 +34,10 @@ pub(super) struct Path {
     pub(super) own_ssrc: Ssrc,
     created: Instant,
     transport_wide_sequence: u16,
-    ufrags: Vec<String>,
+    /// Under what the directory lists this path, and as of which of the transport's generations.
+    ufrags: Vec<Box<[u8]>>,
     addresses: Vec<SocketAddr>,
+    listed: Option<u32>,
 }
 
 impl Path {
@@ -57,6 +57,7 @@ impl Path {
             transport_wide_sequence: 0,
             ufrags: Vec::new(),
             addresses: Vec::new(),
+            listed: None,
         }
     }
 
@@ -90,34 +91,36 @@ impl Directory {
         self.addresses.get(&address).copied()
     }
 
-    /// Lets `path`, at `key`, answer to one more ufrag.
-    pub(super) fn add_ufrag(&mut self, key: usize, path: &mut Path, ufrag: &str) {
-        if path.ufrags.len() == MAX_UFRAGS {
-            self.ufrags.remove(path.ufrags.remove(0).as_bytes());
+    /// Follows the transport's ufrags and checked addresses, where they have changed.
+    pub(super) fn follow(&mut self, key: usize, path: &mut Path) {
+        let generation = path.transport.routes_generation();
+        if path.listed.replace(generation) == Some(generation) {
+            return;
         }
-        path.ufrags.push(ufrag.to_owned());
-        self.ufrags.insert(ufrag.as_bytes().into(), key);
+        self.remove(key, path);
+        path.ufrags = path.transport.ufrags().map(|ufrag| ufrag.as_bytes().into()).collect();
+        path.addresses = path.transport.remotes().collect();
+        for ufrag in &path.ufrags {
+            self.ufrags.insert(ufrag.clone(), key);
+        }
+        for address in &path.addresses {
+            self.addresses.insert(*address, key);
+        }
     }
 
-    /// Follows the transport's checked addresses. One that another path had is this path's now: the
-    /// latest authenticated check counts.
-    pub(super) fn follow_addresses(&mut self, key: usize, path: &mut Path) {
-        for gone in path.addresses.extract_if(.., |a| !path.transport.remotes().any(|r| r == *a)) {
-            if self.addresses.get(&gone) == Some(&key) {
-                self.addresses.remove(&gone);
-            }
+    /// `path` has passed a check from `address`. If another path had that address it is this path's now: the
+    /// latest authenticated check counts, so a peer that claims another's address loses it again soon.
+    pub(super) fn checked(&mut self, key: usize, path: &mut Path, address: SocketAddr) {
+        if self.by_address(address) != Some(key) {
+            path.listed = None;
         }
-        for address in path.transport.remotes() {
-            if self.addresses.insert(address, key) != Some(key) {
-                path.addresses.push(address);
-            }
-        }
+        self.follow(key, path);
     }
 
     /// Forgets a path.
     pub(super) fn remove(&mut self, key: usize, path: &Path) {
         for ufrag in &path.ufrags {
-            self.ufrags.remove(ufrag.as_bytes());
+            self.ufrags.remove(ufrag);
         }
         for address in &path.addresses {
             if self.addresses.get(address) == Some(&key) {

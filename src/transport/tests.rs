@@ -1,3 +1,5 @@
+//! Whole transports against a DTLS client, under virtual time.
+
 mod hostile;
 mod pair;
 

@@ -166,3 +166,19 @@ fn an_unauthenticated_check_opens_nothing() {
     assert_eq!(scene.dropped_for(Drop::UnknownAddress), 1);
     scene.check_that_all_is_well();
 }
+
+/// A peer may claim any source address in a check of its own. Its victim's next check takes it back.
+#[test]
+fn a_stolen_address_is_soon_its_owners_again() {
+    let mut scene = Scene::new(6);
+    let thief = scene.world.join(0);
+    let stolen = scene.world.peers[scene.victim].address;
+    let claim = scene.world.peers[thief].check();
+    scene.world.inject(0, stolen, &claim);
+    scene.world.run(Duration::from_secs(3));
+    let before = scene.received();
+    scene.world.run(Duration::from_secs(2));
+    for (before, after) in before.iter().zip(scene.received()) {
+        assert!(after > before + 50, "streams go on");
+    }
+}

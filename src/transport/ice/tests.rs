@@ -1,3 +1,5 @@
+//! Checks, nomination, consent and restarts.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! RTCP, written and read again, and against bad input.
+
 use super::*;
 use crate::id::Ssrc;
 use proptest::prelude::*;

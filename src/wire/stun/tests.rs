@@ -1,3 +1,5 @@
+//! STUN, by the test vectors of RFC 5769 and against bad input.
+
 use proptest::prelude::*;
 
 use super::*;
