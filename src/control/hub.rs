@@ -3,6 +3,7 @@
 //! Connections, REST calls and shards send messages; nothing is shared and nothing is locked. The task
 //! never waits for a client: what it has to say goes into the client's bounded queue.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -111,19 +112,20 @@ impl Inbox {
                 },
             }
         }
+        let told = rooms.sessions();
         rooms.shut_down();
         // Those who do not close within the time are cut off with the process.
-        let _ = timeout(GOODBYE, self.goodbye(&mut rooms)).await;
+        let _ = timeout(GOODBYE, self.goodbye(told)).await;
     }
 
-    /// The sessions have been told; their last words are that they closed.
-    async fn goodbye(&mut self, rooms: &mut Rooms) {
-        while rooms.has_sessions() {
+    /// The last word of each session is that it has closed.
+    async fn goodbye(&mut self, mut open: BTreeSet<SessionId>) {
+        while !open.is_empty() {
             match self.0.recv().await {
-                Some(Message::Closed(session)) => rooms.close(session),
-                Some(_) => {}
+                Some(Message::Closed(session)) => open.remove(&session),
+                Some(_) => false,
                 None => return,
-            }
+            };
         }
     }
 }

@@ -26,17 +26,23 @@ pub mod session;
 pub mod socketio;
 pub mod specs;
 pub mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::sleep;
 
 use crate::shard::mailbox::{Mailbox, ShardEvent};
 
 /// How often a client's connection is pinged.
 pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Engine.IO and hyper tell nobody when a last packet is written: this long, their tasks go on.
+const LAST_WRITES: Duration = Duration::from_millis(100);
 
 /// What the control thread needs from the start of the program.
 pub struct Control {
@@ -53,7 +59,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Serves clients until `stop`; then tells them, and returns when they are gone, at most 2 s later.
+    /// Serves clients until `stop`; then tells them, and returns when they are gone, about 2 s later at most.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (hub, inbox) = hub::new();
         let rooms = rooms::Rooms::new(self.announced, self.mailboxes);
@@ -65,5 +71,6 @@ impl Control {
             hub.stop().await;
         };
         tokio::join!(inbox.run(rooms, self.events), stopping);
+        sleep(LAST_WRITES).await;
     }
 }

@@ -46,10 +46,16 @@ where
     let mut connection =
         Connection { socket: &mut socket, hub: &hub, id, in_flight: 0, awaited: false, missed: 0 };
     let ending = connection.run(line, ping).await;
-    // The room need not wait for the closing handshake.
-    hub.closed(id).await;
     debug!(session = id.0, ?ending, "WebSocket closing");
-    close(&mut socket, ending).await;
+    if let Ending::Hub(_) = ending {
+        // The hub has let go of the peer; when it stops, it waits for the handshake.
+        close(&mut socket, ending).await;
+        hub.closed(id).await;
+    } else {
+        // The room need not wait for the handshake.
+        hub.closed(id).await;
+        close(&mut socket, ending).await;
+    }
 }
 
 /// Why a connection ends.

@@ -90,7 +90,11 @@ impl Request {
 
 /// `value` as a `T`; no data at all counts as an empty object. 400 names the field.
 pub fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Refusal> {
-    let value = if value.is_null() { Value::Object(Map::new()) } else { value };
+    let value = match value {
+        Value::Null => Value::Object(Map::new()),
+        Value::Object(_) => value,
+        _ => return Err(Refusal::new(400, "the data must be an object")),
+    };
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let reason = error.into_inner().to_string();
@@ -267,7 +271,7 @@ impl<'de> Deserialize<'de> for Text<PeerId> {
 }
 
 /// What is wrong with a room's or peer's id.
-pub const BAD_TEXT_ID: &str = "must be 1 to 128 bytes without control characters";
+const BAD_TEXT_ID: &str = "must be 1 to 128 bytes without control characters";
 
 struct TextVisitor<F>(F);
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::control::hub::Hub;
 use crate::control::refusal::Refusal;
-use crate::control::requests::{BAD_TEXT_ID, Text, parse};
+use crate::control::requests::{Text, parse};
 use crate::control::rooms::{Peer, Room, Rooms};
 use crate::control::session::percent_decode;
 use crate::id::RoomId;
@@ -86,7 +86,7 @@ fn new_room(body: &[u8]) -> Result<RoomId, Refusal> {
     let body: Value = serde_json::from_slice(body)
         .map_err(|error| Refusal::new(400, format!("the body is not JSON: {error}")))?;
     if !body.is_object() {
-        return Err(Refusal::field("roomId", BAD_TEXT_ID));
+        return Err(Refusal::new(400, "the body must be an object with a roomId"));
     }
     Ok(parse::<Body>(body)?.room_id.0)
 }

@@ -3,7 +3,7 @@
 //! One [`Rooms`] for the process, owned by the hub's task: no locks. It never waits. What peers send and
 //! receive is in [`super::streams`], the calls in [`super::calls`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -111,9 +111,9 @@ impl Rooms {
         }
     }
 
-    /// Whether any client is connected.
-    pub fn has_sessions(&self) -> bool {
-        !self.sessions.is_empty()
+    /// Every connected client.
+    pub fn sessions(&self) -> BTreeSet<SessionId> {
+        self.sessions.keys().copied().collect()
     }
 
     /// The server stops: tells every peer, and ends every session.
@@ -122,7 +122,7 @@ impl Rooms {
         for room in rooms {
             let _ = self.close_room(&room);
         }
-        for session in self.sessions.keys().copied().collect::<Vec<_>>() {
+        for session in self.sessions() {
             self.end(session, End::ShuttingDown);
         }
     }

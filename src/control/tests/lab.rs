@@ -1,0 +1,183 @@
+//! Rooms whose shards only write down what they are asked, and clients without a network.
+
+use std::sync::mpsc;
+
+use serde_json::{Value, json};
+
+use crate::control::refusal::Refusal;
+use crate::control::requests::DtlsFingerprint;
+use crate::control::rooms::{Announced, Rooms};
+use crate::control::session::{self, Caller, Line, Outgoing, SessionId};
+use crate::shard::mailbox::{Command, ConsumerSpec, Mailbox, ShardId, dtls};
+
+pub const OPUS: &str = include_str!(
+    "../../../tests/fixtures/browsers/chromium156-msc3.24.1-produce-opus-default.json"
+);
+pub const VP8: &str =
+    include_str!("../../../tests/fixtures/browsers/chromium156-msc3.24.1-produce-vp8-single.json");
+pub const CAPABILITIES: &str =
+    include_str!("../../../tests/fixtures/browsers/chromium156-msc3.24.1-recvRtpCapabilities.json");
+/// A SHA-256 fingerprint of nobody's certificate.
+pub const FINGERPRINT: &str = "00:01:02:03:04:05:06:07:08:09:0A:0B:0C:0D:0E:0F:\
+                               10:11:12:13:14:15:16:17:18:19:1A:1B:1C:1D:1E:1F";
+
+pub struct Lab {
+    pub rooms: Rooms,
+    shards: Vec<mpsc::Receiver<Command>>,
+    clients: u64,
+}
+
+pub struct Client {
+    pub id: SessionId,
+    pub line: Line,
+    requests: u64,
+    /// Notifications that came before a response.
+    news: Vec<(&'static str, Value)>,
+}
+
+impl Lab {
+    pub fn new(shards: u16) -> Self {
+        let (mailboxes, shards) = (0..shards).map(mailbox).unzip();
+        Self { rooms: Rooms::new(announced(), mailboxes), shards, clients: 0 }
+    }
+
+    pub fn connect(&mut self) -> Client {
+        self.clients += 1;
+        let (id, (link, line)) = (SessionId(self.clients), session::pair());
+        self.rooms.open(id, link, Caller::default());
+        Client { id, line, requests: 0, news: Vec::new() }
+    }
+
+    /// A client that has joined `room` as `peer`.
+    pub fn join(&mut self, room: &str, peer: &str) -> Client {
+        let mut client = self.connect();
+        self.ask(&mut client, "joinRoom", json!({ "roomId": room, "peerId": peer })).unwrap();
+        client
+    }
+
+    pub fn ask(
+        &mut self,
+        client: &mut Client,
+        method: &str,
+        data: Value,
+    ) -> Result<Value, Refusal> {
+        client.requests += 1;
+        self.rooms.request(client.id, client.requests, method, data);
+        loop {
+            match client.line.outgoing.try_recv().expect("no response") {
+                Outgoing::Notification { method, data } => {
+                    client.news.push((method, (*data).clone()))
+                }
+                Outgoing::Response { tag, result } => {
+                    assert_eq!(tag, client.requests);
+                    return result;
+                }
+            }
+        }
+    }
+
+    /// The status with which a request is refused.
+    pub fn refusal(&mut self, client: &mut Client, method: &str, data: Value) -> Refusal {
+        self.ask(client, method, data.clone()).expect_err(&format!("{method} {data} was accepted"))
+    }
+
+    pub fn transport(&mut self, client: &mut Client) -> String {
+        text(&self.ask(client, "createWebRtcTransport", json!({})).unwrap()["id"])
+    }
+
+    pub fn produce(&mut self, client: &mut Client, fixture: &str) -> String {
+        let transport = self.transport(client);
+        let request = produce_request(&transport, fixture);
+        text(&self.ask(client, "produce", request).unwrap()["id"])
+    }
+
+    /// Consumes on the client's consuming transport, and gives the whole answer.
+    pub fn consume(&mut self, client: &mut Client, producer: &str) -> Value {
+        self.ask(client, "consume", consume_request(producer)).unwrap()
+    }
+
+    /// What a shard was asked since the last time, in short.
+    pub fn commands(&mut self, shard: usize) -> Vec<String> {
+        self.shards[shard].try_iter().map(|command| shorthand(&command)).collect()
+    }
+
+    /// As [`Self::commands`], unabridged.
+    pub fn raw_commands(&mut self, shard: usize) -> Vec<Command> {
+        self.shards[shard].try_iter().collect()
+    }
+
+    pub fn forget_commands(&mut self) {
+        self.shards.iter().for_each(|shard| shard.try_iter().for_each(drop));
+    }
+}
+
+impl Client {
+    /// What the client was told since the last time.
+    pub fn news(&mut self) -> Vec<(&'static str, Value)> {
+        while let Ok(outgoing) = self.line.outgoing.try_recv() {
+            match outgoing {
+                Outgoing::Notification { method, data } => {
+                    self.news.push((method, (*data).clone()))
+                }
+                Outgoing::Response { tag, .. } => panic!("response {tag} was not asked for"),
+            }
+        }
+        std::mem::take(&mut self.news)
+    }
+}
+
+pub fn mailbox(shard: u16) -> (Mailbox, mpsc::Receiver<Command>) {
+    let (commands, asked) = mpsc::channel();
+    let port = 10_000 + shard;
+    (Mailbox::new(ShardId(shard), None, port, commands, Box::new(|| ())), asked)
+}
+
+pub fn announced() -> Announced {
+    let fingerprint = DtlsFingerprint { algorithm: "sha-256".into(), value: FINGERPRINT.into() };
+    Announced { address: "192.0.2.7".into(), fingerprint }
+}
+
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+}
+
+pub fn fixture(fixture: &str) -> Value {
+    serde_json::from_str(fixture).unwrap()
+}
+
+pub fn produce_request(transport: &str, recorded: &str) -> Value {
+    let mut request = fixture(recorded);
+    request["transportId"] = transport.into();
+    request["appData"] = json!({ "source": "test" });
+    request
+}
+
+pub fn consume_request(producer: &str) -> Value {
+    json!({ "producerId": producer, "rtpCapabilities": fixture(CAPABILITIES) })
+}
+
+fn shorthand(command: &Command) -> String {
+    match command {
+        Command::AddTransport { id, .. } => format!("AddTransport {id}"),
+        Command::AddPresetTransport { id, .. } => format!("AddPresetTransport {id}"),
+        Command::ConnectTransport { id, peer: dtls::Peer { role, .. } } => {
+            format!("ConnectTransport {id} {role:?}")
+        }
+        Command::RestartIce { id, .. } => format!("RestartIce {id}"),
+        Command::RemoveTransport(id) => format!("RemoveTransport {id}"),
+        Command::AddProducer(spec) => format!("AddProducer {}", spec.id),
+        Command::AddReplica { producer, home } => format!("AddReplica {} {}", producer.id, home.0),
+        Command::Lend { producer, to } => format!("Lend {producer} {}", to.0),
+        Command::Withdraw { producer, from } => format!("Withdraw {producer} {}", from.0),
+        Command::SetProducerPaused { id, paused } => format!("SetProducerPaused {id} {paused}"),
+        Command::RemoveProducer(id) => format!("RemoveProducer {id}"),
+        Command::AddConsumer(spec) => {
+            let ConsumerSpec { id, producer, paused, .. } = &**spec;
+            format!("AddConsumer {id} {producer} {paused}")
+        }
+        Command::SetConsumerPaused { id, paused } => format!("SetConsumerPaused {id} {paused}"),
+        Command::RequestKeyFrame(id) => format!("RequestKeyFrame {id}"),
+        Command::RemoveConsumer(id) => format!("RemoveConsumer {id}"),
+        Command::Shutdown => "Shutdown".to_owned(),
+    }
+}

@@ -1,0 +1,5 @@
+//! The control thread with fake shards: what clients are told, and what shards are asked.
+
+mod lab;
+mod rooms;
+mod streams;

@@ -1,0 +1,10 @@
+//! The whole server from outside: the real binary over loopback, its REST calls, its signaling, its start
+//! and its end. Where time matters, the control thread runs in the test with a shorter ping.
+
+mod client;
+mod pings;
+mod process;
+mod rest;
+mod signaling;
+mod socketio;
+mod start;

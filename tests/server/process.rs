@@ -1,0 +1,110 @@
+//! The real binary as a child of the test.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server; killed when the test is done with it.
+pub struct Server {
+    child: Child,
+    lines: Receiver<String>,
+    /// Where it listens.
+    pub http: SocketAddr,
+}
+
+impl Server {
+    /// Starts the binary with production logs on a free port, and waits until it is ready.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        let mut command = bare_command();
+        command.env("HTTP_PORT", "0").env("HTTP_IP", "127.0.0.1").env("NODE_ENV", "production");
+        command.envs(settings.iter().copied());
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server's binary");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = channel();
+        spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // The test may be over.
+                let _ = sender.send(line);
+            }
+        });
+        let mut server = Self { child, lines, http: ([0, 0, 0, 0], 0).into() };
+        let ready = server.log_line("Shardcast is ready");
+        server.http = ready["http"].as_str().expect("an address").parse().expect("an address");
+        server
+    }
+
+    /// The next log line with this message.
+    pub fn log_line(&self, message: &str) -> Value {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("no log line {message:?} came"));
+            let line: Value = serde_json::from_str(&line).expect("logs in JSON");
+            if line["message"] == message {
+                return line;
+            }
+        }
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    /// How the server ended, if it does within `limit`.
+    pub fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return Some(status);
+            }
+            if Instant::now() > deadline {
+                return None;
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs the binary to its end.
+pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+    let mut command = bare_command();
+    command.args(arguments).envs(settings.iter().copied());
+    command.output().expect("the server's binary")
+}
+
+/// The binary without the settings that the test itself may run under.
+fn bare_command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shardcast"));
+    for variable in [
+        "ANNOUNCED_IP",
+        "HTTP_IP",
+        "HTTP_PORT",
+        "IO_BACKEND",
+        "LOG_LEVEL",
+        "MEDIASOUP_LOG_LEVEL",
+        "NODE_ENV",
+        "RTC_MAX_PORT",
+        "RTC_MIN_PORT",
+        "WORKERS",
+    ] {
+        command.env_remove(variable);
+    }
+    command
+}
