@@ -1,3 +1,3 @@
-//! Our formats against independent implementations of them.
+//! Our wire formats and ciphers against independent implementations.
 
 mod wire_oracles;
