@@ -1,4 +1,4 @@
-//! AV1 payloads (RTP Payload Format For AV1, AOMedia, §4.3 and §4.4).
+//! AV1 payloads (RTP Payload Format For AV1, AOMedia, §4.4 and §4.5).
 
 use crate::wire::cursor::Reader;
 use crate::wire::{Malformed, Result};
@@ -52,14 +52,16 @@ impl Descriptor {
             return Err(Malformed);
         }
         let announced = usize::from(header >> 4 & 0x03);
+        let mut is_empty = true;
         for index in 0..MAX_ELEMENTS {
             let element = read_element(&mut reader, index + 1 == announced)?;
+            is_empty &= element.is_empty();
             if index > 0 || !found.continues {
-                found.note(element)?;
+                found.note(element);
             }
             let done = if announced == 0 { reader.is_empty() } else { index + 1 == announced };
             if done {
-                return Ok(found);
+                return if is_empty { Err(Malformed) } else { Ok(found) };
             }
         }
         Err(Malformed)
@@ -70,17 +72,17 @@ impl Descriptor {
         self.new_sequence || self.has_sequence_header
     }
 
-    /// Reads the header of an OBU that begins here.
-    fn note(&mut self, obu: &[u8]) -> Result<()> {
-        let mut reader = Reader::new(obu);
-        let header = reader.u8()?;
+    /// Reads the header of an OBU that begins here. An element may be a fragment of any length,
+    /// even an empty one, so parts of the header may be missing.
+    fn note(&mut self, element: &[u8]) {
+        let Some(header) = element.first() else { return };
         self.has_sequence_header |= header >> 3 & 0x0f == OBU_SEQUENCE_HEADER;
-        if header & 0x04 != 0 {
-            let extension = reader.u8()?;
+        if header & 0x04 != 0
+            && let Some(extension) = element.get(1)
+        {
             let layer = Layer { temporal: extension >> 5, spatial: extension >> 3 & 0x03 };
             self.layer = self.layer.or(Some(layer));
         }
-        Ok(())
     }
 }
 
@@ -92,8 +94,7 @@ pub fn is_key_frame_start(payload: &[u8]) -> bool {
 /// One OBU element: everything that is left, or as much as the length in front of it says.
 fn read_element<'a>(reader: &mut Reader<'a>, without_length: bool) -> Result<&'a [u8]> {
     let len = if without_length { reader.rest().len() } else { read_leb128(reader)? };
-    let element = reader.take(len)?;
-    if element.is_empty() { Err(Malformed) } else { Ok(element) }
+    reader.take(len)
 }
 
 /// A number of 7 bits per byte, lowest first (AV1 bitstream specification §4.10.5).
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_inside_of_an_obu_is_not_taken_for_its_header() {
-        // §4.4: with Z the first element goes on with an earlier OBU.
+        // §4.4: with Z, the first element goes on with an earlier OBU.
         assert!(is_key_frame_start(&[0b0001_0000, 0x08, 0]));
         assert!(!is_key_frame_start(&[0b1001_0000, 0x08, 0]));
         assert_eq!(Descriptor::parse(&[0b1001_1000, 0x08, 0]), Err(Malformed), "Z and N");
@@ -169,10 +170,17 @@ mod tests {
 
     #[test]
     fn every_cut_before_the_last_element_is_malformed() {
-        for len in 0..=13 {
+        for len in 0..13 {
             assert_eq!(Descriptor::parse(&KEY[..len]), Err(Malformed), "{len} bytes");
         }
-        assert!(Descriptor::parse(&KEY[..14]).is_ok());
+        assert!(Descriptor::parse(&KEY[..13]).is_ok(), "the last element may be empty");
+    }
+
+    #[test]
+    fn a_packet_of_empty_elements_is_malformed() {
+        assert_eq!(Descriptor::parse(&[0b0001_1000]), Err(Malformed));
+        assert_eq!(Descriptor::parse(&[0, 0, 0]), Err(Malformed));
+        assert!(Descriptor::parse(&[0, 0, 2, 0x30, 0]).is_ok());
     }
 
     #[test]
@@ -180,7 +188,8 @@ mod tests {
         // AV1 bitstream specification §5.3.3.
         let found = Descriptor::parse(&[0b0001_0000, 0x34, 0b0100_1000, 0]).unwrap();
         assert_eq!(found.layer, Some(Layer { temporal: 2, spatial: 1 }));
-        assert_eq!(Descriptor::parse(&[0b0001_0000, 0x34]), Err(Malformed));
+        let cut = Descriptor::parse(&[0b0101_0000, 0x34]).unwrap();
+        assert_eq!(cut.layer, None, "the extension header is in the next packet");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Bytes to views: every format that arrives over UDP.
 //!
-//! A view is made by one `new_checked`, after which every getter is total; nothing here allocates,
-//! keeps state between packets or knows what a peer is. Bad input is [`Malformed`] and nothing more:
-//! whoever asked counts the drop and knows the reason from where it asked.
+//! A view is made by one checking constructor, after which every getter is total; what is written
+//! goes straight into the caller's buffer. Nothing here allocates, keeps state between packets or
+//! knows what a peer is. Bad input is [`Malformed`] and nothing more: whoever asked counts the drop
+//! and knows the reason from where it asked.
 
 pub mod av1;
 mod cursor;
