@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { hasGrown, launchChromium, openDemo, received } from './lib/chromium.mjs';
+import { hasGrown, launchChromium, openDemo, received, receivedWhen } from './lib/chromium.mjs';
 import { startServer } from './lib/server.mjs';
 import { until } from './lib/until.mjs';
 
@@ -49,18 +49,14 @@ for (const backend of ['uring', 'mmsg']) {
 
 async function everyoneReceivesTwoOthers(tabs, codec) {
   for (const [peer, tab] of tabs) {
-    const before = await until(`${peer} consumes audio and video of both others`, async () => {
-      const stats = await received(tab);
-      return stats.length === 4 && stats.every(({ packetsReceived }) => packetsReceived > 0) && stats;
-    });
+    const before = await receivedWhen(`${peer} receives audio and video of both others`, tab, (stats) =>
+      stats.length === 4 && stats.every(({ packetsReceived }) => packetsReceived > 0));
     const sources = before.map(({ peerId, source }) => `${peerId} ${source}`).sort();
     const others = PEERS.filter((other) => other !== peer);
     assert.deepEqual(sources, others.flatMap((other) => [`${other} camera`, `${other} mic`]));
 
-    const now = await until(`frames and sound energy grow at ${peer}`, async () => {
-      const stats = await received(tab);
-      return stats.every((line) => hasGrown(line, before.find(({ id }) => id === line.id))) && stats;
-    });
+    const now = await receivedWhen(`frames and sound energy grow at ${peer}`, tab, (stats) =>
+      stats.every((line) => hasGrown(line, before.find(({ id }) => id === line.id))));
     for (const line of now) {
       const what = `${peer} from ${line.peerId} ${line.source}`;
       assert.equal(line.packetsLost, 0, `packets lost: ${what}`);

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { hasGrown, launchChromium, openTab, received } from './lib/chromium.mjs';
+import { hasGrown, launchChromium, openTab, receivedWhen } from './lib/chromium.mjs';
 import { startServer } from './lib/server.mjs';
 import { until } from './lib/until.mjs';
 
@@ -117,17 +117,11 @@ async function seesAndHears(tab, other) {
   await tile.waitFor();
   await until(`${other}'s picture moves`, () => tile.locator('video').evaluate((video) =>
     video.videoWidth > 0 && !video.paused && video.currentTime > 0));
-  const before = await until(`${other}'s audio and video are consumed`, async () => {
-    const stats = await received(tab);
-    return stats.length === 2 && stats;
-  });
-  await until(`frames and sound of ${other} grow`, async () => {
-    const stats = await received(tab);
-    return stats.length === 2 && stats.every((line) => {
-      const old = before.find(({ id }) => id === line.id);
-      return old && hasGrown(line, old);
-    });
-  });
+  const before = await receivedWhen(`${other}'s audio and video are consumed`, tab, (stats) => stats.length === 2);
+  await receivedWhen(`frames and sound of ${other} grow`, tab, (stats) => stats.every((line) => {
+    const old = before.find(({ id }) => id === line.id);
+    return old && hasGrown(line, old);
+  }));
   // The made-up microphone beeps once a second, which the tile marks as speaking.
   await tab.page.locator('.tile.speaking:not(.own)', { hasText: other }).waitFor();
 }

@@ -1,6 +1,7 @@
 // Chromium as Debian ships it, with a made-up camera and microphone, and the demo page in it.
 
 import { chromium } from 'playwright-core';
+import { until } from './until.mjs';
 
 /** One browser process with a profile of its own; close it when done. */
 export function launchChromium() {
@@ -41,13 +42,29 @@ export async function openTab(context, server, query) {
       if (message.notification) tab.notifications.push(message);
     });
   });
-  await page.goto(`${server.url}/?${new URLSearchParams(query)}`);
+  // Not until "load": a page that joins at once has video elements by then, and they hold that event
+  // back until media arrives.
+  await page.goto(`${server.url}/?${new URLSearchParams(query)}`, { waitUntil: 'domcontentloaded' });
   return tab;
 }
 
 /** The page's figures on what it receives: see tools/demo/src/stats.js. */
 export function received(tab) {
   return tab.page.evaluate(() => globalThis.shardcast.stats());
+}
+
+/** The same, once `enough` is content with it; a failure tells what arrived, and what the page says. */
+export async function receivedWhen(what, tab, enough) {
+  let last;
+  try {
+    return await until(what, async () => {
+      last = await received(tab);
+      return enough(last) && last;
+    });
+  } catch (error) {
+    const page = await tab.page.evaluate(() => document.body.innerText);
+    throw new Error(`${what}: in vain\n${JSON.stringify(last, null, 1)}\nthe page says: ${page}`, { cause: error });
+  }
 }
 
 /** Whether a consumer got on since an earlier look: frames for video, sound energy for audio. */

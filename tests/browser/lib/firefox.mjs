@@ -95,10 +95,10 @@ class Firefox {
     this.version = `${capabilities.browserName} ${capabilities.browserVersion}`;
   }
 
-  /** Opens a page in a new tab. */
+  /** Opens a page in a new tab. Not until "complete": video elements hold that back until media arrives. */
   async open(url) {
     const { context } = await this.#command('browsingContext.create', { type: 'tab' });
-    await this.#command('browsingContext.navigate', { context, url, wait: 'complete' });
+    await this.#command('browsingContext.navigate', { context, url, wait: 'interactive' });
     return {
       /** Runs an expression in the page and gives its value, which must survive JSON. */
       evaluate: async (expression) => {
