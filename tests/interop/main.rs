@@ -5,4 +5,3 @@ mod dtls_peer;
 mod srtp_oracle;
 mod stun_oracle;
 mod wire_oracles;
-mod wire_sweep;
