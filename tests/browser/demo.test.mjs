@@ -112,6 +112,68 @@ test('a room that the server closes brings everyone back to the form', { timeout
   assert.equal(await tab.page.isVisible('#lobby'), true);
 });
 
+// A camera that is switched on between our join and our readiness to receive must not be missed.
+test('a producer that begins while another joins is received', { timeout: 60_000 }, async (t) => {
+  const context = await browser.newContext({ permissions: ['camera', 'microphone'] });
+  t.after(() => context.close());
+  const quiet = { room: 'early', join: '1', audio: '0', video: '0', width: '320', height: '240' };
+  const ada = await openTab(context, server, { ...quiet, peer: 'ada' });
+  await until('Ada is here', async () => (await server.roomTruth('early')).peers.length === 1);
+
+  const held = await holdCapabilities(context);
+  const bob = await openTab(context, server, { ...quiet, peer: 'bob' });
+  await until('Bob waits for the capabilities', () => held.release);
+  await ada.page.click('#camera');
+  await until('Bob is told of the camera', () => held.notified.includes('newProducer'));
+  held.release();
+
+  await receivedWhen("Ada's camera arrives", bob, ([camera]) => camera?.framesDecoded > 0);
+});
+
+test('a broken signaling connection is mended, and the call goes on', { timeout: 90_000 }, async (t) => {
+  const context = await browser.newContext({ permissions: ['camera', 'microphone'] });
+  t.after(() => context.close());
+  const small = { room: 'mended', join: '1', width: '320', height: '240' };
+  const ada = await openTab(context, server, { ...small, name: 'Ada' });
+  const cut = [];
+  await context.routeWebSocket(/\/ws\?/, (page) => {
+    const upstream = page.connectToServer();
+    cut.push(async () => {
+      await upstream.close();
+      await page.close({ code: 4001 });
+    });
+  });
+  const bob = await openTab(context, server, { ...small, name: 'Bob' });
+  await seesAndHears(ada, 'Bob');
+
+  await cut[0]();
+  await until('Bob connects again', () => cut.length === 2);
+  await seesAndHears(bob, 'Ada');
+  await seesAndHears(ada, 'Bob');
+  assert.equal((await server.roomTruth('mended')).peers.length, 2);
+});
+
+// Keeps the answer to `getRouterRtpCapabilities` from the pages that open next, until `release` is called.
+async function holdCapabilities(context) {
+  const held = { release: null, notified: [] };
+  await context.routeWebSocket(/\/ws\?/, (page) => {
+    const upstream = page.connectToServer();
+    let wanted = null;
+    page.onMessage((text) => {
+      const { id, method } = JSON.parse(text);
+      if (method === 'getRouterRtpCapabilities') wanted = id;
+      upstream.send(text);
+    });
+    upstream.onMessage((text) => {
+      const { response, id, notification, method } = JSON.parse(text);
+      if (notification) held.notified.push(method);
+      if (response && id === wanted) held.release = () => page.send(text);
+      else page.send(text);
+    });
+  });
+  return held;
+}
+
 async function seesAndHears(tab, other) {
   const tile = tab.page.locator('.tile:not(.own):not(.screen)', { hasText: other });
   await tile.waitFor();

@@ -115,14 +115,14 @@ export class Call extends EventTarget {
   async #enter() {
     const session = ++this.#session;
     try {
-      const { peers } = await this.#joinRoom(session);
+      await this.#joinRoom(session);
       const routerRtpCapabilities = await this.request('getRouterRtpCapabilities', {});
       const device = await Device.factory();
       await device.load({ routerRtpCapabilities });
       if (session !== this.#session) return;
       this.#device = device;
       this.#setState('joined', `in room ${this.#options.room}`);
-      this.#receiving.start(device, peers);
+      this.#receiving.ready(device);
       await this.#queueSend(() => this.#produceAll());
     } catch (error) {
       if (session !== this.#session || this.#state === 'left') return;
@@ -132,12 +132,14 @@ export class Call extends EventTarget {
   }
 
   async #joinRoom(session) {
-    // Notifications may come right behind the answer, so their listener is there before it.
-    this.#receiving = new Receiving(this);
     const { room, peerId, name } = this.#options;
     for (let tries = 1; ; tries += 1) {
       try {
-        return await this.request('joinRoom', { roomId: room, peerId, appData: { displayName: name } });
+        const appData = { displayName: name };
+        const { peers } = await this.request('joinRoom', { roomId: room, peerId, appData });
+        // Before anything else is waited for: notifications about these peers may be right behind the answer.
+        if (session === this.#session) this.#receiving = new Receiving(this, peers);
+        return;
       } catch (error) {
         const waiting = error.code === 409 && session > 1 && tries < REJOIN_TRIES;
         if (!waiting || session !== this.#session) throw error;

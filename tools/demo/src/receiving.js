@@ -5,7 +5,7 @@ export class Receiving {
   #call;
   #device = null;
   #closed = false;
-  // Resolved when the device is loaded; notifications that come earlier wait for it.
+  // Resolved when the device is loaded; producers that are told of earlier wait for it.
   #ready = Promise.withResolvers();
   #transport = null;
   // peerId -> {name, producers: Map producerId -> {source, paused}}
@@ -15,8 +15,13 @@ export class Receiving {
   // Consumers that the server closed before the browser had made them.
   #closedEarly = new Set();
 
-  constructor(call) {
+  /** Begins with `peers`, those who were in the room before us. */
+  constructor(call, peers) {
     this.#call = call;
+    for (const { peerId, appData, producers } of peers) {
+      this.#addPeer(peerId, appData);
+      for (const producer of producers) this.#addProducer({ peerId, ...producer });
+    }
   }
 
   /** A promise of the receiving transport, or null before it is needed. */
@@ -30,13 +35,9 @@ export class Receiving {
     return this.#peers.get(peerId)?.name;
   }
 
-  /** Begins with those who were in the room before us. */
-  start(device, peers) {
+  /** Media can come now. */
+  ready(device) {
     this.#device = device;
-    for (const { peerId, appData, producers } of peers) {
-      this.#addPeer(peerId, appData);
-      for (const producer of producers) this.#addProducer({ peerId, ...producer });
-    }
     this.#ready.resolve();
   }
 
