@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use socketioxide::service::SocketIoService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tracing::{debug, warn};
@@ -64,11 +64,7 @@ pub async fn serve(listener: TcpListener, hub: Hub, ping_interval: Duration) {
         let Ok(seat) = seats.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let server = server.clone();
-                tokio::spawn(async move {
-                    connection(stream, server).await;
-                    drop(seat);
-                });
+                tokio::spawn(connection(stream, server.clone(), Seat(Arc::new(seat))));
             }
             Err(error) => {
                 warn!(%error, "Cannot accept a connection");
@@ -78,11 +74,17 @@ pub async fn serve(listener: TcpListener, hub: Hub, ping_interval: Duration) {
     }
 }
 
-async fn connection(stream: TcpStream, server: Arc<Server>) {
+/// One of [`MAX_CONNECTIONS`]. Travels with each request, so that a WebSocket keeps it after the upgrade, and
+/// Engine.IO, which keeps a session's first request, as long as the session lives.
+#[derive(Clone)]
+struct Seat(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
+
+async fn connection(stream: TcpStream, server: Arc<Server>, seat: Seat) {
     // Signaling is small messages that somebody waits for.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let server = server.clone();
+        request.extensions_mut().insert(seat.clone());
         async move { Ok::<_, Infallible>(server.answer(request).await) }
     });
     let served = http1::Builder::new()
@@ -152,6 +154,7 @@ impl Server {
         let caller = Caller::from_query(request.uri().query().unwrap_or_default());
         let (hub, ping_interval) = (self.hub.clone(), self.ping_interval);
         let upgrade = hyper::upgrade::on(&mut request);
+        let seat = request.extensions_mut().remove::<Seat>();
         tokio::spawn(async move {
             match upgrade.await {
                 Ok(stream) => {
@@ -159,6 +162,7 @@ impl Server {
                 }
                 Err(error) => debug!(%error, "WebSocket upgrade failed"),
             }
+            drop(seat);
         });
         Ok(reply)
     }

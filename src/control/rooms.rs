@@ -1,7 +1,7 @@
 //! Rooms and peers: what control knows, and what follows when somebody comes or goes.
 //!
 //! One [`Rooms`] for the process, owned by the hub's task: no locks. It never waits. What peers send and
-//! receive is in [`super::streams`], the calls in [`super::calls`].
+//! receive is in [`super::streams`], the calls in `calls`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -58,9 +58,9 @@ impl Stage {
 #[tokio::test]
 async fn a_join_replaces_a_peer_that_missed_its_ping() {
     let stage = Stage::set().await;
+    let mut new = Peer::connect(stage.http, "?roomId=r&peerId=ada").await;
     let mut frozen = Peer::join(stage.http, "r", "ada").await;
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    let mut new = Peer::connect(stage.http, "?roomId=r&peerId=ada").await;
     let mut refused = 0;
     while let Err(code) = new.ask("joinRoom", json!({})).await {
         assert_eq!(code, 409);

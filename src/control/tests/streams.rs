@@ -182,7 +182,8 @@ fn pausing_a_producer_reaches_every_shard_and_everyone_concerned() {
     lab.transport(&mut bob);
     let consumer = text(&lab.consume(&mut bob, &producer)["id"]);
     lab.forget_commands();
-    (ada.news(), bob.news());
+    ada.news();
+    bob.news();
 
     for (method, paused, to_room, to_consumer) in [
         ("pauseProducer", true, "producerPaused", "consumerPaused"),
@@ -329,7 +330,8 @@ fn closing_a_producer_closes_its_consumers_everywhere() {
     lab.transport(&mut bob);
     let consumer = text(&lab.consume(&mut bob, &producer)["id"]);
     lab.forget_commands();
-    (ada.news(), bob.news());
+    ada.news();
+    bob.news();
     lab.ask(&mut ada, "closeProducer", of_producer(&producer)).unwrap();
     assert_eq!(lab.commands(0), [format!("RemoveProducer {producer}")]);
     assert_eq!(lab.commands(1), [format!("RemoveProducer {producer}")]);
@@ -351,7 +353,8 @@ fn leaving_takes_everything_along() {
     let at_ada = text(&lab.consume(&mut ada, &from_bob)["id"]);
     let at_bob = text(&lab.consume(&mut bob, &from_ada)["id"]);
     lab.forget_commands();
-    (ada.news(), bob.news());
+    ada.news();
+    bob.news();
 
     lab.ask(&mut ada, "leaveRoom", json!({})).unwrap();
     assert_eq!(ada.news(), []);
@@ -425,7 +428,8 @@ fn a_dead_transport_is_told_and_takes_its_streams_along() {
     lab.consume(&mut ada, &from_bob);
     let consumer = text(&lab.consume(&mut bob, &producer)["id"]);
     lab.forget_commands();
-    (ada.news(), bob.news());
+    ada.news();
+    bob.news();
 
     let id = transport.parse().unwrap();
     lab.rooms.shard_event(Event::TransportClosed { id, reason: CloseReason::ConsentExpired });
