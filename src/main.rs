@@ -4,7 +4,7 @@ use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shardcast::config::{self, Config, IoBackend, Stop};
 use shardcast::control::requests::DtlsFingerprint;
@@ -48,8 +48,9 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     listener.set_nonblocking(true)?;
     let identity = Arc::new(dtls::Identity::generate()?);
     let announced = announced(config, &identity.fingerprint());
+    let begin = Instant::now();
     let Shards { mailboxes, events, chosen, threads } = shard::start(&shards(config), identity)?;
-    say_hello(listener.local_addr()?, &mailboxes, &chosen);
+    say_hello(listener.local_addr()?, &mailboxes, &chosen, begin.elapsed());
 
     // Who keeps the shards off io_uring wants the process off it.
     let uring = config.io_backend != IoBackend::Mmsg;
@@ -111,7 +112,7 @@ fn media_address(announced: &str) -> IpAddr {
     }
 }
 
-fn say_hello(http: SocketAddr, mailboxes: &[Mailbox], chosen: &Chosen) {
+fn say_hello(http: SocketAddr, mailboxes: &[Mailbox], chosen: &Chosen, took: Duration) {
     let each = mailboxes.iter().map(|mailbox| match mailbox.core {
         Some(core) => format!("{} on core {core} port {}", mailbox.shard.0, mailbox.port),
         None => format!("{} unpinned port {}", mailbox.shard.0, mailbox.port),
@@ -122,6 +123,7 @@ fn say_hello(http: SocketAddr, mailboxes: &[Mailbox], chosen: &Chosen) {
         shards = each.collect::<Vec<_>>().join(", "),
         io_backend = %chosen.backend,
         fallback = chosen.fallback,
+        shards_ready_in = ?took,
         "Shardcast is ready"
     );
 }

@@ -2,6 +2,7 @@
 //! and its end. Where time matters, the control thread runs in the test with a shorter ping.
 
 mod client;
+mod footprint;
 mod pings;
 mod process;
 mod rest;

@@ -18,6 +18,8 @@ pub struct Server {
     lines: Receiver<String>,
     /// Where it listens.
     pub http: SocketAddr,
+    /// Its start-up line.
+    pub ready: Value,
 }
 
 impl Server {
@@ -35,9 +37,10 @@ impl Server {
                 let _ = sender.send(line);
             }
         });
-        let mut server = Self { child, lines, http: ([0, 0, 0, 0], 0).into() };
-        let ready = server.log_line("Shardcast is ready");
-        server.http = ready["http"].as_str().expect("an address").parse().expect("an address");
+        let mut server = Self { child, lines, http: ([0, 0, 0, 0], 0).into(), ready: Value::Null };
+        server.ready = server.log_line("Shardcast is ready");
+        let http = server.ready["http"].as_str().expect("an address");
+        server.http = http.parse().expect("an address");
         server
     }
 
@@ -51,6 +54,15 @@ impl Server {
                 return line;
             }
         }
+    }
+
+    /// Its resident memory in bytes (proc(5), `status`).
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("a living process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let kilobytes = line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number");
+        kilobytes << 10
     }
 
     /// Sends a signal by name.
