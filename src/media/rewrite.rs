@@ -2,95 +2,145 @@
 
 use crate::wire::seq::SeqNo;
 
-/// How many renumberings are remembered for packets that arrive late. One is made per gap that is
-/// closed (a pause, a dropped padding packet); reordering spans far fewer.
-const MAX_SHIFTS: usize = 16;
+/// How many renumberings are remembered, for packets that arrive late and for those that are asked for
+/// again. One is made per gap that is closed (a pause, a dropped frame, a switch of encoding): 32 reach back
+/// a second or more.
+const MAX_SHIFTS: usize = 32;
 
-/// From `from` on, outgoing number = incoming number + `shift`.
-#[derive(Clone, Copy, Debug)]
-struct Shift {
+/// How packets of one encoding are renumbered from one of them on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shift<P> {
+    encoding: u8,
+    /// The first incoming number that it holds for.
     from: SeqNo,
-    shift: i64,
+    /// Outgoing number minus incoming number.
+    sequence: i64,
+    /// Outgoing timestamp minus incoming timestamp.
+    timestamp: u32,
+    /// What else changes inside the payload.
+    payload: P,
 }
 
-/// Maps the sequence numbers and timestamps of one producer's stream to those of one consumer.
+impl<P> Shift<P> {
+    fn outgoing(&self, seq: SeqNo) -> SeqNo {
+        SeqNo(seq.0.wrapping_add_signed(self.sequence))
+    }
+}
+
+/// The numbers of one outgoing packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers<P> {
+    /// Its sequence number.
+    pub seq: SeqNo,
+    /// Added to its timestamp.
+    pub timestamp_shift: u32,
+    /// What else changes inside the payload.
+    pub payload: P,
+}
+
+/// Maps the sequence numbers and timestamps of one producer's encodings to those of one consumer.
 ///
 /// A gap in the incoming numbers stays a gap, so that the receiver can tell what was lost; packets that
-/// are left out on purpose ([`Self::skip`]) and pauses ([`Self::resync`]) leave none.
+/// are left out on purpose ([`Self::skip`]) and cuts ([`Self::cut`]) leave none. `P` is what the codec
+/// renumbers inside the payload.
 #[derive(Debug)]
-pub struct Rewriter {
+pub struct Rewriter<P> {
     /// The next number after the highest one given out.
     next: SeqNo,
-    /// Newest last; empty until the first packet.
-    shifts: [Shift; MAX_SHIFTS],
-    shift_count: usize,
+    /// Newest last.
+    shifts: Vec<Shift<P>>,
     /// Highest incoming number mapped or skipped under the newest shift.
     highest: SeqNo,
-    /// Added to every incoming timestamp.
-    timestamp_shift: u32,
 }
 
-impl Rewriter {
+impl<P: Copy + Default> Rewriter<P> {
     /// A stream whose first packet will carry `first`. Its rollover count must be 0: the receiver
     /// assumes that (RFC 3711 §3.3.1).
     pub fn new(first: SeqNo) -> Self {
         debug_assert_eq!(first.rollovers(), 0);
-        Self {
-            next: first,
-            shifts: [Shift { from: SeqNo(0), shift: 0 }; MAX_SHIFTS],
-            shift_count: 0,
-            highest: SeqNo(0),
-            timestamp_shift: 0,
-        }
+        Self { next: first, shifts: Vec::new(), highest: SeqNo(0) }
     }
 
-    /// The stream goes on with incoming packet `first`, directly behind what was sent last. What
-    /// arrives later with a lower number is from before the cut and will not be mapped.
-    pub fn resync(&mut self, first: SeqNo) {
-        self.shift_count = 0;
-        self.push(Shift { from: first, shift: self.next.0 as i64 - first.0 as i64 });
+    /// The stream goes on with packet `first` of `encoding`, directly behind what was sent last, with
+    /// `timestamp` added to its timestamps. What arrives later from before the cut is not mapped.
+    pub fn cut(&mut self, encoding: u8, first: SeqNo, timestamp: u32, payload: P) {
+        let sequence = self.next.0.wrapping_sub(first.0) as i64;
+        self.push(Shift { encoding, from: first, sequence, timestamp, payload });
         self.highest = SeqNo(first.0.saturating_sub(1));
     }
 
-    /// Keeps timestamps unbroken when the stream goes on with another source: `incoming` becomes `outgoing`.
-    pub fn shift_timestamps(&mut self, incoming: u32, outgoing: u32) {
-        self.timestamp_shift = outgoing.wrapping_sub(incoming);
+    /// From the next packet on, payloads change by `payload`.
+    pub fn set_payload(&mut self, payload: P) {
+        if let Some(last) = self.shifts.last().copied() {
+            self.push(Shift { from: SeqNo(self.highest.0 + 1), payload, ..last });
+        }
     }
 
-    /// The outgoing form of an incoming timestamp.
-    pub fn timestamp(&self, incoming: u32) -> u32 {
-        incoming.wrapping_add(self.timestamp_shift)
+    /// The numbers of incoming packet `seq` of `encoding`; `None` if it lies before the last cut of its
+    /// encoding, or is too late to be told apart from packets that were left out.
+    pub fn map(&mut self, encoding: u8, seq: SeqNo) -> Option<Numbers<P>> {
+        let index = self.shifts.iter().rposition(|s| s.encoding == encoding && s.from <= seq)?;
+        let shift = &self.shifts[index];
+        let outgoing = shift.outgoing(seq);
+        // A later shift's numbers are taken: this packet came from beyond a switch.
+        if let Some(later) = self.shifts.get(index + 1)
+            && outgoing >= later.outgoing(later.from)
+        {
+            return None;
+        }
+        let numbers = numbers(shift, outgoing);
+        if index + 1 == self.shifts.len() {
+            self.highest = self.highest.max(seq);
+            self.next = self.next.max(SeqNo(outgoing.0 + 1));
+        }
+        Some(numbers)
     }
 
-    /// The outgoing number of incoming packet `seq`; `None` if it lies before the last cut, or is too
-    /// late to be told apart from packets that were left out.
-    pub fn map(&mut self, seq: SeqNo) -> Option<SeqNo> {
-        let shift = self.shifts[..self.shift_count].iter().rev().find(|s| s.from <= seq)?.shift;
-        let outgoing = SeqNo(seq.0.checked_add_signed(shift)?);
-        self.highest = self.highest.max(seq);
-        self.next = self.next.max(SeqNo(outgoing.0 + 1));
-        Some(outgoing)
-    }
-
-    /// Leaves incoming packet `seq` out, without a gap if it is the newest one. If later packets went
-    /// out already, their numbers stand and the receiver sees one loss.
+    /// Leaves incoming packet `seq` of the current encoding out, without a gap if it is the newest one. If
+    /// later packets went out already, their numbers stand and the receiver sees one loss.
     pub fn skip(&mut self, seq: SeqNo) {
-        let Some(last) = self.shifts[..self.shift_count].last().copied() else { return };
+        let Some(last) = self.shifts.last_mut() else { return };
         if seq <= self.highest {
             return;
         }
+        let is_next = seq.0 == self.highest.0 + 1;
         self.highest = seq;
-        self.push(Shift { from: SeqNo(seq.0 + 1), shift: last.shift - 1 });
+        let next = Shift { from: SeqNo(seq.0 + 1), sequence: last.sequence - 1, ..*last };
+        // A shift under which nothing was mapped is of no use to anybody.
+        if is_next && last.from == seq {
+            *last = next;
+        } else {
+            self.push(next);
+        }
     }
 
-    fn push(&mut self, shift: Shift) {
-        if self.shift_count == MAX_SHIFTS {
-            self.shifts.rotate_left(1);
-            self.shift_count -= 1;
+    /// Which packet went out with the wire number `wire`, and with what numbers; `None` if that is too long
+    /// ago.
+    pub fn find(&self, wire: u16) -> Option<(u8, SeqNo, Numbers<P>)> {
+        let outgoing = self.next.nearest(wire);
+        if outgoing >= self.next {
+            return None;
         }
-        self.shifts[self.shift_count] = shift;
-        self.shift_count += 1;
+        let shift = self.shifts.iter().rfind(|s| s.outgoing(s.from) <= outgoing)?;
+        let incoming = SeqNo(outgoing.0.wrapping_add_signed(-shift.sequence));
+        Some((shift.encoding, incoming, numbers(shift, outgoing)))
     }
+
+    /// Added to the timestamps of the newest packets.
+    pub fn timestamp_shift(&self) -> u32 {
+        self.shifts.last().map_or(0, |shift| shift.timestamp)
+    }
+
+    fn push(&mut self, shift: Shift<P>) {
+        if self.shifts.len() == MAX_SHIFTS {
+            self.shifts.remove(0);
+        }
+        self.shifts.push(shift);
+    }
+}
+
+fn numbers<P: Copy>(shift: &Shift<P>, seq: SeqNo) -> Numbers<P> {
+    Numbers { seq, timestamp_shift: shift.timestamp, payload: shift.payload }
 }
 
 #[cfg(test)]
@@ -98,78 +148,109 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn started_at(incoming: u64) -> Rewriter {
+    fn started_at(incoming: u64) -> Rewriter<()> {
         let mut rewriter = Rewriter::new(SeqNo(100));
-        rewriter.resync(SeqNo(incoming));
+        rewriter.cut(0, SeqNo(incoming), 0, ());
         rewriter
+    }
+
+    fn map(rewriter: &mut Rewriter<()>, seq: u64) -> Option<u64> {
+        rewriter.map(0, SeqNo(seq)).map(|numbers| numbers.seq.0)
     }
 
     #[test]
     fn numbers_begin_where_asked_and_keep_gaps() {
         let mut rewriter = started_at(70_000);
-        assert_eq!(rewriter.map(SeqNo(70_000)), Some(SeqNo(100)));
-        assert_eq!(rewriter.map(SeqNo(70_003)), Some(SeqNo(103)));
-        assert_eq!(rewriter.map(SeqNo(70_001)), Some(SeqNo(101)), "late, but still its own number");
+        assert_eq!(map(&mut rewriter, 70_000), Some(100));
+        assert_eq!(map(&mut rewriter, 70_003), Some(103));
+        assert_eq!(map(&mut rewriter, 70_001), Some(101), "late, but still its own number");
     }
 
     #[test]
     fn what_is_left_out_leaves_no_gap() {
         let mut rewriter = started_at(10);
-        rewriter.map(SeqNo(10));
+        map(&mut rewriter, 10);
         rewriter.skip(SeqNo(11));
         rewriter.skip(SeqNo(12));
-        assert_eq!(rewriter.map(SeqNo(13)), Some(SeqNo(101)));
+        assert_eq!(map(&mut rewriter, 13), Some(101));
     }
 
     #[test]
     fn a_packet_skipped_late_is_a_loss_and_renumbers_nothing() {
         let mut rewriter = started_at(10);
-        rewriter.map(SeqNo(10));
-        rewriter.map(SeqNo(12));
+        map(&mut rewriter, 10);
+        map(&mut rewriter, 12);
         rewriter.skip(SeqNo(11));
-        assert_eq!(rewriter.map(SeqNo(13)), Some(SeqNo(103)));
+        assert_eq!(map(&mut rewriter, 13), Some(103));
     }
 
     #[test]
     fn late_packets_from_before_a_skip_keep_their_numbers() {
         let mut rewriter = started_at(10);
-        rewriter.map(SeqNo(10));
+        map(&mut rewriter, 10);
         rewriter.skip(SeqNo(12));
-        assert_eq!(rewriter.map(SeqNo(13)), Some(SeqNo(102)));
-        assert_eq!(rewriter.map(SeqNo(11)), Some(SeqNo(101)));
+        assert_eq!(map(&mut rewriter, 13), Some(102));
+        assert_eq!(map(&mut rewriter, 11), Some(101));
     }
 
     #[test]
-    fn a_cut_continues_without_a_gap_and_forgets_what_was_before() {
+    fn a_cut_continues_without_a_gap() {
         let mut rewriter = started_at(10);
-        rewriter.map(SeqNo(10));
-        rewriter.resync(SeqNo(500));
-        assert_eq!(rewriter.map(SeqNo(500)), Some(SeqNo(101)));
-        assert_eq!(rewriter.map(SeqNo(11)), None);
+        map(&mut rewriter, 10);
+        rewriter.cut(0, SeqNo(500), 0, ());
+        assert_eq!(map(&mut rewriter, 500), Some(101));
+        assert_eq!(map(&mut rewriter, 11), None, "its number is taken");
     }
 
     #[test]
-    fn timestamps_continue_across_sources() {
+    fn late_packets_of_the_encoding_before_a_switch_fill_their_gaps() {
         let mut rewriter = started_at(10);
-        rewriter.shift_timestamps(5, u32::MAX);
-        assert_eq!(rewriter.timestamp(5), u32::MAX);
-        assert_eq!(rewriter.timestamp(7), 1);
+        map(&mut rewriter, 10);
+        map(&mut rewriter, 12);
+        rewriter.cut(1, SeqNo(9000), 77, ());
+        let switched = rewriter.map(1, SeqNo(9000)).expect("the newest packet");
+        assert_eq!((switched.seq.0, switched.timestamp_shift), (103, 77));
+        assert_eq!(map(&mut rewriter, 11), Some(101));
+        assert_eq!(map(&mut rewriter, 13), None, "beyond the switch");
+    }
+
+    #[test]
+    fn what_was_sent_can_be_found_again() {
+        let mut rewriter = started_at(65_530);
+        for seq in 65_530..65_560 {
+            if seq % 5 == 4 { rewriter.skip(SeqNo(seq)) } else { drop(map(&mut rewriter, seq)) }
+        }
+        rewriter.cut(1, SeqNo(7), 3, ());
+        let sent = rewriter.map(1, SeqNo(7)).expect("the newest packet");
+        assert_eq!(rewriter.find(sent.seq.wire()), Some((1, SeqNo(7), sent)));
+        let (encoding, seq, numbers) = rewriter.find(101).expect("sent before");
+        assert_eq!((encoding, seq.0, numbers.seq.0), (0, 65_531, 101));
+        assert_eq!(rewriter.find(sent.seq.wire() + 1), None, "not sent yet");
     }
 
     proptest! {
-        /// No two incoming packets ever share an outgoing number, and order is kept.
+        /// No two incoming packets ever share an outgoing number, order is kept, and every number that is
+        /// still remembered leads back to its packet.
         #[test]
-        fn mapping_is_strictly_increasing(steps in proptest::collection::vec((0u64..4, any::<bool>()), 1..200)) {
+        fn mapping_is_strictly_increasing_and_reversible(
+            steps in proptest::collection::vec((0u64..4, 0u8..12), 1..200),
+        ) {
             let mut rewriter = started_at(1000);
-            let mut seq = 1000;
+            let (mut seq, mut encoding) = (1000, 0);
             let mut last = None;
-            for (jump, skip) in steps {
-                if skip {
-                    rewriter.skip(SeqNo(seq));
-                } else {
-                    let out = rewriter.map(SeqNo(seq)).expect("newest packet");
-                    prop_assert!(last.is_none_or(|last| out > last));
-                    last = Some(out);
+            for (jump, action) in steps {
+                match action {
+                    0..=3 => rewriter.skip(SeqNo(seq)),
+                    4 => {
+                        encoding = 1 - encoding;
+                        rewriter.cut(encoding, SeqNo(seq), u32::from(encoding), ());
+                    }
+                    _ => {
+                        let out = rewriter.map(encoding, SeqNo(seq)).expect("newest packet");
+                        prop_assert!(last.is_none_or(|last| out.seq > last));
+                        prop_assert_eq!(rewriter.find(out.seq.wire()), Some((encoding, SeqNo(seq), out)));
+                        last = Some(out.seq);
+                    }
                 }
                 seq += 1 + jump;
             }

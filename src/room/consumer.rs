@@ -29,7 +29,7 @@ pub(super) struct Consumer {
     encoding: Option<u8>,
     /// Nothing is forwarded until the stream can begin cleanly.
     cut: Cut,
-    rewriter: Rewriter,
+    rewriter: Rewriter<()>,
 }
 
 /// What a sender report says about the stream so far (RFC 3550 §6.4.1).
@@ -143,27 +143,28 @@ impl Consumer {
             }
             self.begin(packet, clock_rate, now);
         }
-        let seq = self.rewriter.map(packet.seq)?;
-        let timestamp = self.rewriter.timestamp(packet.header.timestamp);
+        let numbers = self.rewriter.map(packet.encoding, packet.seq)?;
+        let timestamp = packet.header.timestamp.wrapping_add(numbers.timestamp_shift);
         self.sent.packets = self.sent.packets.wrapping_add(1);
         self.sent.octets = self.sent.octets.wrapping_add(u32::from(packet.payload_len));
         self.sent.last = Some((timestamp, now));
-        Some(Admitted { seq, timestamp, payload_type: mapping.consumer })
+        Some(Admitted { seq: numbers.seq, timestamp, payload_type: mapping.consumer })
     }
 
     /// The outgoing form of one of the current encoding's timestamps.
     pub(super) fn timestamp(&self, incoming: u32) -> u32 {
-        self.rewriter.timestamp(incoming)
+        incoming.wrapping_add(self.rewriter.timestamp_shift())
     }
 
     fn begin(&mut self, packet: &Opened, clock_rate: u32, now: Instant) {
+        let mut shift = self.rewriter.timestamp_shift();
         if let (Cut::Switched, Some((timestamp, sent_at))) = (self.cut, self.sent.last) {
             let elapsed = now.saturating_duration_since(sent_at);
             let units = (elapsed.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u32;
             let next = timestamp.wrapping_add(units.max(1));
-            self.rewriter.shift_timestamps(packet.header.timestamp, next);
+            shift = next.wrapping_sub(packet.header.timestamp);
         }
-        self.rewriter.resync(packet.seq);
+        self.rewriter.cut(packet.encoding, packet.seq, shift, ());
         self.cut = Cut::None;
     }
 }
