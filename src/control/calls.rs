@@ -12,7 +12,7 @@ use crate::control::requests::{
 };
 use crate::control::rooms::Rooms;
 use crate::control::session::SessionId;
-use crate::control::specs;
+use crate::control::specs::{self, Origin};
 use crate::control::streams::{Consumer, Producer, Transport};
 use crate::id::{ConsumerId, Mid, ProducerId, TransportId};
 use crate::ortc;
@@ -27,6 +27,8 @@ pub const MAX_PRODUCERS: usize = 64;
 pub const MAX_CONSUMERS: usize = 2048;
 /// Fingerprints of one `connectTransport`: one per hash function that exists.
 pub const MAX_FINGERPRINTS: usize = 16;
+/// The `source` in a producer's `appData` that says that it shows a screen.
+const SCREEN: &str = "screen";
 /// A host candidate of the only component and address there is (RFC 8445 §5.1.2.1).
 const CANDIDATE_PRIORITY: u32 = (126 << 24) | (65_535 << 8) | 255;
 
@@ -185,14 +187,22 @@ impl Rooms {
         if peer.producers.len() >= MAX_PRODUCERS {
             return Err(Refusal::too_many("producers", MAX_PRODUCERS));
         }
+        let room = self.rooms.get(&peer.room).ok_or_else(|| Refusal::no_such("room"))?;
+        let app_data = call.app_data.unwrap_or_default();
+        let origin = Origin {
+            transport,
+            room: room.key,
+            home: room.home.unwrap_or(peer.shard),
+            is_screen: app_data.get("source").is_some_and(|source| source == SCREEN),
+            paused: call.paused.unwrap_or(false),
+        };
         let producible = ortc::produce(call.kind, call.rtp_parameters)?;
         let cname = match producible.rtp.rtcp.cname.as_str() {
             "" => peer.cname.clone(),
             own => own.to_owned(),
         };
         let id = ProducerId::random();
-        let paused = call.paused.unwrap_or(false);
-        let spec = specs::producer_spec(id, transport, &producible, paused);
+        let spec = specs::producer_spec(id, &origin, &producible);
         self.check_free(&peer.producers, &spec)?;
         let producer = Producer {
             owner: session,
@@ -200,7 +210,7 @@ impl Rooms {
             spec,
             producible,
             cname,
-            app_data: Arc::new(call.app_data.unwrap_or_default()),
+            app_data: Arc::new(app_data),
             consumers: Vec::new(),
             replicas: Default::default(),
         };

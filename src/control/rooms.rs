@@ -16,7 +16,7 @@ use crate::control::requests::{AppData, DtlsFingerprint};
 use crate::control::secrets::Secrets;
 use crate::control::session::{Caller, End, Link, Outgoing, SessionId};
 use crate::control::streams::{Consumer, Producer, Transport};
-use crate::id::{ConsumerId, PeerId, ProducerId, RoomId, ShardId, TransportId};
+use crate::id::{ConsumerId, PeerId, ProducerId, RoomId, RoomKey, ShardId, TransportId};
 use crate::shard::mailbox::{Command, Mailbox};
 
 /// Rooms at a time: REST makes them without a peer, so their number needs an end.
@@ -33,6 +33,7 @@ pub struct Rooms {
     pub(super) producers: HashMap<ProducerId, Producer>,
     pub(super) consumers: HashMap<ConsumerId, Consumer>,
     pub(super) secrets: Secrets,
+    next_room: u64,
     /// Sessions that cannot be written to; ended when the call at hand is done.
     doomed: Vec<SessionId>,
 }
@@ -56,6 +57,10 @@ pub(super) struct Session {
 
 /// A room.
 pub(super) struct Room {
+    /// Its name to the shards.
+    pub(super) key: RoomKey,
+    /// The shard of its first peer: it alone decides who speaks, for as long as the room exists.
+    pub(super) home: Option<ShardId>,
     created_at: Timestamp,
     /// Rooms made by REST stay when their last peer leaves; those made by a join go with it.
     stays: bool,
@@ -88,6 +93,7 @@ impl Rooms {
             producers: HashMap::new(),
             consumers: HashMap::new(),
             secrets: Secrets::default(),
+            next_room: 0,
             doomed: Vec::new(),
         }
     }
@@ -196,6 +202,7 @@ impl Rooms {
         self.notify(others, "newPeer", json!({ "peerId": id, "appData": *app_data }));
         if let Some(entry) = self.rooms.get_mut(&room) {
             entry.peers.insert(id.clone(), session);
+            entry.home.get_or_insert(shard);
         }
         if let Some(entry) = self.sessions.get_mut(&session) {
             entry.peer = Some(Peer {
@@ -306,7 +313,10 @@ impl Rooms {
             return Err(Refusal::new(503, format!("there are {MAX_ROOMS} rooms already")));
         }
         info!(room = %id, "Room created");
-        let room = Room { created_at: Timestamp::now(), stays, peers: BTreeMap::new() };
+        let key = RoomKey(self.next_room);
+        self.next_room += 1;
+        let (created_at, peers) = (Timestamp::now(), BTreeMap::new());
+        let room = Room { key, home: None, created_at, stays, peers };
         self.rooms.insert(id, room);
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! From ORTC to the numbers that a shard works with.
 
-use crate::id::{ConsumerId, Extension, ExtensionMap, PayloadType, ProducerId, TransportId};
+use crate::id::{
+    ConsumerId, Extension, ExtensionMap, PayloadType, ProducerId, RoomKey, ShardId, TransportId,
+};
 use crate::ortc::{
     Consumable, Producible, RtcpFeedback, RtpCodecParameters, RtpEncodingParameters,
     RtpHeaderExtensionParameters,
@@ -9,22 +11,38 @@ use crate::shard::mailbox::{
     ConsumerSpec, EncodingSpec, Feedback, PayloadMapping, PayloadSpec, ProducerSpec,
 };
 
+/// What control knows of a producer beside its RTP parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The transport on which it arrives.
+    pub transport: TransportId,
+    /// The room that it is sent to.
+    pub room: RoomKey,
+    /// The room's home shard.
+    pub home: ShardId,
+    /// Whether it shows a screen.
+    pub is_screen: bool,
+    /// Whether it starts paused.
+    pub paused: bool,
+}
+
+/// A consumer's priority until its client sets another: the least, as mediasoup has it.
+const FIRST_PRIORITY: u8 = 1;
+
 /// The media path's view of a producer.
 ///
 /// Encodings keep the client's order, since that is how it numbers its spatial layers:
 /// mediasoup-client wants them lowest first.
-pub fn producer_spec(
-    id: ProducerId,
-    transport: TransportId,
-    producer: &Producible,
-    paused: bool,
-) -> ProducerSpec {
+pub fn producer_spec(id: ProducerId, origin: &Origin, producer: &Producible) -> ProducerSpec {
     let rtp = &producer.rtp;
     ProducerSpec {
         id,
-        transport,
+        transport: origin.transport,
+        room: origin.room,
+        home: origin.home,
         kind: producer.kind,
-        paused,
+        is_screen: origin.is_screen,
+        paused: origin.paused,
         mid: rtp.mid,
         encodings: rtp.encodings.iter().map(encoding).collect(),
         payloads: rtp.codecs.iter().filter_map(|codec| payload(codec, &rtp.codecs)).collect(),
@@ -53,6 +71,8 @@ pub fn consumer_spec(
         producer: producer_id,
         kind: producer.kind,
         paused,
+        priority: FIRST_PRIORITY,
+        preferred: None,
         mid: consumer.mid,
         ssrc: consumer.ssrc,
         rtx_ssrc: consumer.rtx_ssrc,
@@ -145,14 +165,19 @@ mod tests {
         let consumer = ortc::consume(producer, &capabilities, mid, Ssrc(10), Ssrc(11), "fallback");
         let consumer = consumer.expect("consumable");
         let (id, transport) = (ProducerId::random(), TransportId::random());
-        let producer_spec = producer_spec(id, transport, producer, true);
+        let (room, home) = (RoomKey(7), ShardId(3));
+        let origin = Origin { transport, room, home, is_screen: true, paused: true };
+        let producer_spec = producer_spec(id, &origin, producer);
         assert_eq!((producer_spec.id, producer_spec.transport), (id, transport));
+        assert_eq!((producer_spec.room, producer_spec.home), (room, home));
+        assert!(producer_spec.is_screen);
         assert_eq!((producer_spec.kind, producer_spec.paused), (producer.kind, true));
         let (own, other) = (ConsumerId::random(), TransportId::random());
         let consumer_spec = consumer_spec(own, other, id, producer, &consumer, true);
         assert_eq!((consumer_spec.id, consumer_spec.transport), (own, other));
         assert_eq!((consumer_spec.producer, consumer_spec.kind), (id, producer.kind));
         assert!(consumer_spec.paused);
+        assert_eq!((consumer_spec.priority, consumer_spec.preferred), (1, None));
         (producer_spec, consumer_spec)
     }
 

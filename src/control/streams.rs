@@ -69,6 +69,7 @@ impl Rooms {
                 }
             }
             Event::TransportClosed { id, reason } => self.transport_closed(id, reason),
+            _ => {}
         }
     }
 

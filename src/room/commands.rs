@@ -69,6 +69,11 @@ impl Engine {
                     self.remove_consumer(key);
                 }
             }
+            // Not acted on yet.
+            Command::SetPreferredLayers { .. }
+            | Command::SetPriority { .. }
+            | Command::Stats { .. }
+            | Command::SubscribeLevels { .. } => {}
             Command::Shutdown => {
                 let keys: Vec<usize> = self.paths.iter().map(|(key, _)| key).collect();
                 keys.into_iter().for_each(|key| self.close_path(key, out));

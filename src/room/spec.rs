@@ -2,13 +2,17 @@
 //!
 //! Control builds these from signaling; nothing here refers to a socket, a client or a JSON value.
 
+mod stats;
+
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::id::{
-    Codec, ConsumerId, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, Rid, ShardId, Ssrc,
-    TransportId,
+    Codec, ConsumerId, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, Rid, RoomKey,
+    ShardId, Ssrc, TransportId,
 };
 use crate::transport::{CloseReason, dtls, ice, srtp};
+pub use stats::*;
 
 /// A change that control asks of a shard. Ids that are no longer there are ignored: the peer's
 /// transport may have died on its own a moment earlier.
@@ -90,10 +94,52 @@ pub enum Command {
     },
     /// Ask the producer for a key frame.
     RequestKeyFrame(ConsumerId),
+    /// The highest layers that a consumer's client has a use for; numbers above what there is mean
+    /// the highest there is.
+    SetPreferredLayers {
+        /// Which consumer.
+        id: ConsumerId,
+        /// Highest spatial layer, counted from 0.
+        spatial: u8,
+        /// Highest temporal layer, counted from 0; `None`: the highest there is.
+        temporal: Option<u8>,
+    },
+    /// How a consumer fares against the others of its transport when bandwidth is short.
+    SetPriority {
+        /// Which consumer.
+        id: ConsumerId,
+        /// 1 (least) to 255.
+        priority: u8,
+    },
     /// Close one consumer.
     RemoveConsumer(ConsumerId),
+    /// Ask for figures; answered by [`Event::Stats`] with the same token.
+    Stats {
+        /// Control's name for the question.
+        token: u64,
+        /// Of what.
+        of: StatsOf,
+    },
+    /// Tell the audio levels of a room, whose home this shard is, by [`Event::Levels`].
+    SubscribeLevels {
+        /// Which room.
+        room: RoomKey,
+        /// How often; `None`: no more.
+        interval: Option<Duration>,
+    },
     /// Close everything and end the shard.
     Shutdown,
+}
+
+/// What [`Command::Stats`] asks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatsOf {
+    /// A transport.
+    Transport(TransportId),
+    /// A producer, on its home shard.
+    Producer(ProducerId),
+    /// A consumer.
+    Consumer(ConsumerId),
 }
 
 /// A producer as the media path needs it.
@@ -103,8 +149,14 @@ pub struct ProducerSpec {
     pub id: ProducerId,
     /// The transport on which it arrives.
     pub transport: TransportId,
+    /// The room that it is sent to.
+    pub room: RoomKey,
+    /// The room's home shard, which alone decides who speaks in it.
+    pub home: ShardId,
     /// Audio or video.
     pub kind: MediaKind,
+    /// Whether it shows a screen, whose text suffers more than a face.
+    pub is_screen: bool,
     /// Whether it starts paused.
     pub paused: bool,
     /// The MID that its first packets carry.
@@ -167,6 +219,11 @@ pub struct ConsumerSpec {
     pub kind: MediaKind,
     /// Whether it starts paused.
     pub paused: bool,
+    /// As for [`Command::SetPriority`]: 1 to 255.
+    pub priority: u8,
+    /// Highest wanted spatial and temporal layer, as for [`Command::SetPreferredLayers`]; `None`: the
+    /// highest there are.
+    pub preferred: Option<(u8, u8)>,
     /// Written into every packet's MID element, if that extension was negotiated.
     pub mid: Mid,
     /// The SSRC that the client expects.
@@ -193,7 +250,7 @@ pub struct PayloadMapping {
 }
 
 /// What a shard tells control.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// ICE and DTLS are done: media may flow.
     TransportConnected(TransportId),
@@ -204,4 +261,100 @@ pub enum Event {
         /// Why.
         reason: CloseReason,
     },
+    /// A consumer's layers have changed.
+    LayersChanged {
+        /// Which consumer.
+        id: ConsumerId,
+        /// Spatial and temporal layer, counted from 0; `None`: nothing is sent.
+        layers: Option<(u8, u8)>,
+    },
+    /// How well a consumer's client receives has changed.
+    ConsumerScore {
+        /// Which consumer.
+        id: ConsumerId,
+        /// 0 (nothing arrives) to 10 (everything does).
+        score: u8,
+        /// Of the producer's encoding that it gets: 0 to 10.
+        producer_score: u8,
+        /// Of all of the producer's encodings.
+        producer_scores: SmallScores,
+    },
+    /// How well a producer's encodings arrive has changed.
+    ProducerScore {
+        /// Which producer.
+        id: ProducerId,
+        /// One entry per encoding of which packets have come, in the order of the spec's.
+        scores: Vec<EncodingScore>,
+    },
+    /// What this shard's consumers want of a producer or replica has changed. The first word comes with
+    /// its first consumer at the latest; until then control takes it that everything is wanted.
+    LayersWanted {
+        /// Which producer.
+        id: ProducerId,
+        /// Highest spatial layer that anyone on this shard wants; `None`: nobody wants any.
+        spatial: Option<u8>,
+    },
+    /// Who speaks in a room has changed; told by the room's home shard.
+    ActiveSpeaker {
+        /// Which room.
+        room: RoomKey,
+        /// The speaker's producer; `None`: the room is silent.
+        producer: Option<ProducerId>,
+    },
+    /// What [`Command::SubscribeLevels`] asked for.
+    Levels {
+        /// Which room.
+        room: RoomKey,
+        /// Each audible producer with its level in dBov, -127 to 0 (RFC 6464 §3).
+        levels: Vec<(ProducerId, i8)>,
+    },
+    /// The answer to [`Command::Stats`].
+    Stats {
+        /// The question's.
+        token: u64,
+        /// `None`: it is gone.
+        report: Option<Box<StatsReport>>,
+    },
+}
+
+/// How well one encoding of a producer arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodingScore {
+    /// Its place in [`ProducerSpec::encodings`].
+    pub encoding: u8,
+    /// Its SSRC.
+    pub ssrc: Ssrc,
+    /// Its RID, if it has one.
+    pub rid: Option<Rid>,
+    /// 0 (nothing arrives) to 10 (everything does).
+    pub score: u8,
+}
+
+/// The scores of a producer's encodings, in their order: 0 to 10 each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SmallScores {
+    scores: [u8; Self::MAX],
+    len: u8,
+}
+
+impl SmallScores {
+    /// Most scores: signaling accepts no more encodings of a producer.
+    pub const MAX: usize = 4;
+
+    /// The scores.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.scores[..usize::from(self.len)]
+    }
+}
+
+/// Those above [`SmallScores::MAX`] are left out.
+impl FromIterator<u8> for SmallScores {
+    fn from_iter<I: IntoIterator<Item = u8>>(scores: I) -> Self {
+        let mut small = Self::default();
+        for (slot, score) in small.scores.iter_mut().zip(scores) {
+            *slot = score;
+            small.len += 1;
+        }
+        small
+    }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use shardcast::id::{
-    Codec, ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, ShardId,
-    Ssrc, TransportId,
+    Codec, ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, RoomKey,
+    ShardId, Ssrc, TransportId,
 };
 use shardcast::room::parcel::Parcel;
 use shardcast::room::spec::{
@@ -148,7 +148,10 @@ impl World {
         let spec = ProducerSpec {
             id,
             transport: self.peers[peer].id,
+            room: RoomKey(0),
+            home: ShardId(0),
             kind,
+            is_screen: false,
             paused: false,
             mid: Some(first.mid),
             encodings: sources
@@ -204,6 +207,8 @@ impl World {
             producer: published.id,
             kind: published.kind,
             paused: false,
+            priority: 1,
+            preferred: None,
             mid: Mid::new(format!("{}", ssrc.0 % 1000).as_bytes()).expect("short"),
             ssrc,
             rtx_ssrc: None,

@@ -177,6 +177,14 @@ fn shorthand(command: &Command) -> String {
         }
         Command::SetConsumerPaused { id, paused } => format!("SetConsumerPaused {id} {paused}"),
         Command::RequestKeyFrame(id) => format!("RequestKeyFrame {id}"),
+        Command::SetPreferredLayers { id, spatial, temporal } => {
+            format!("SetPreferredLayers {id} {spatial} {temporal:?}")
+        }
+        Command::SetPriority { id, priority } => format!("SetPriority {id} {priority}"),
+        Command::Stats { token, of } => format!("Stats {token} {of:?}"),
+        Command::SubscribeLevels { room, interval } => {
+            format!("SubscribeLevels {} {interval:?}", room.0)
+        }
         Command::RemoveConsumer(id) => format!("RemoveConsumer {id}"),
         Command::Shutdown => "Shutdown".to_owned(),
     }
