@@ -4,7 +4,10 @@
 //! holds the state of one incoming or outgoing stream; `room` decides which streams meet.
 
 pub mod arrivals;
+pub mod budget;
 pub mod clock;
+pub mod history;
 pub mod keyframe;
+pub mod nack;
 pub mod reception;
 pub mod rewrite;

@@ -1,6 +1,6 @@
 //! Feedback messages (RFC 4585 §6, RFC 5104 §4, draft-alvestrand-rmcat-remb-03).
 
-use super::{PacketWriter, format, packet_type};
+use super::{PacketWriter, Written, format, packet_type};
 use crate::id::Ssrc;
 use crate::wire::cursor::Reader;
 use crate::wire::{Malformed, Result};
@@ -153,5 +153,80 @@ pub fn write_full_intra_request(
         writer.put_u32(entry.ssrc.0)?;
         writer.put(&[entry.sequence, 0, 0, 0])?;
     }
+    writer.finish()
+}
+
+/// Writes a request for the packets `sequences` of `media` (RFC 4585 §6.2.1), which takes the least
+/// room if they rise. It ends early where the next one does not fit; the caller goes on from there
+/// with another packet. `None` if `sequences` is empty or not even one fits.
+pub fn write_nack(
+    out: &mut [u8],
+    sender: Ssrc,
+    media: Ssrc,
+    sequences: impl Iterator<Item = u16>,
+) -> Option<Written> {
+    let mut writer = PacketWriter::new(out, packet_type::TRANSPORT_FEEDBACK, format::NACK)?;
+    writer.put_u32(sender.0)?;
+    writer.put_u32(media.0)?;
+    let mut covered = 0;
+    let mut entry = None;
+    for sequence in sequences.take(usize::from(u16::MAX)) {
+        match entry.and_then(|entry| with_sequence(entry, sequence)) {
+            Some(longer) => {
+                // Room was made for it when it was begun.
+                let at = writer.len - NACK_ENTRY_LEN;
+                writer.out.get_mut(at..writer.len)?.copy_from_slice(&u32::to_be_bytes(longer));
+                entry = Some(longer);
+            }
+            None => {
+                let first = u32::from(sequence) << 16;
+                if writer.put_u32(first).is_none() {
+                    break;
+                }
+                entry = Some(first);
+            }
+        }
+        covered += 1;
+    }
+    entry?;
+    Some(Written { len: writer.finish()?, covered })
+}
+
+/// Bytes of one entry of a NACK: a packet's number and 16 bits for those behind it.
+const NACK_ENTRY_LEN: usize = 4;
+
+/// The NACK entry that also names `sequence`, if that is at most 16 behind its first.
+fn with_sequence(entry: u32, sequence: u16) -> Option<u32> {
+    match sequence.wrapping_sub((entry >> 16) as u16) {
+        0 => Some(entry),
+        behind @ 1..=16 => Some(entry | 1 << (behind - 1)),
+        _ => None,
+    }
+}
+
+/// Most streams of one REMB: what its 8-bit count can say.
+pub const MAX_LIMITED_STREAMS: usize = 255;
+/// Bits of the mantissa of a REMB's bitrate.
+const MANTISSA_BITS: u32 = 18;
+
+/// Writes the bitrate (bit/s) that the sender of `streams` should not exceed with all of them
+/// together (REMB, draft-alvestrand-rmcat-remb-03 §2.2); returns its length. What 18 bits of mantissa
+/// cannot hold is rounded down. `None` if it does not fit or there are more than
+/// [`MAX_LIMITED_STREAMS`].
+pub fn write_max_bitrate(
+    out: &mut [u8],
+    sender: Ssrc,
+    bitrate: u64,
+    streams: &[Ssrc],
+) -> Option<usize> {
+    let count = u8::try_from(streams.len()).ok()?;
+    let exponent = (u64::BITS - bitrate.leading_zeros()).saturating_sub(MANTISSA_BITS);
+    let mantissa = (bitrate >> exponent) as u32;
+    let mut writer = PacketWriter::new(out, packet_type::PAYLOAD_FEEDBACK, format::APPLICATION)?;
+    writer.put_u32(sender.0)?;
+    writer.put_u32(0)?;
+    writer.put(b"REMB")?;
+    writer.put_u32(u32::from(count) << 24 | exponent << MANTISSA_BITS | mantissa)?;
+    streams.iter().try_for_each(|stream| writer.put_u32(stream.0))?;
     writer.finish()
 }

@@ -11,8 +11,8 @@ mod transport_cc;
 mod transport_cc_writer;
 
 pub use feedback::{
-    FirEntry, FullIntraRequest, MaxBitrate, Nack, PictureLoss, write_full_intra_request,
-    write_picture_loss,
+    FirEntry, FullIntraRequest, MAX_LIMITED_STREAMS, MaxBitrate, Nack, PictureLoss,
+    write_full_intra_request, write_max_bitrate, write_nack, write_picture_loss,
 };
 pub use report::{
     MAX_REPORT_BLOCKS, ReceiverReport, ReportBlock, ReportBlocks, SenderInfo, SenderReport,
@@ -23,7 +23,7 @@ pub use source::{
     write_goodbye,
 };
 pub use transport_cc::{MAX_STATUSES, Statuses, TransportCc};
-pub use transport_cc_writer::{FeedbackFields, Written, write_transport_cc};
+pub use transport_cc_writer::{FeedbackFields, write_transport_cc};
 
 use crate::wire::cursor::Reader;
 use crate::wire::{Malformed, Result};
@@ -193,6 +193,15 @@ impl<'a> Frame<'a> {
             _ => Packet::Other { packet_type, count },
         })
     }
+}
+
+/// What a writer has done that may end early, for want of room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes of the packet.
+    pub len: usize,
+    /// How many of the items given it tells of, at least 1. The next packet starts behind them.
+    pub covered: u16,
 }
 
 /// Puts packets into one datagram, one behind the other.

@@ -2,7 +2,7 @@
 //! (draft-holmer-rmcat-transport-wide-cc-extensions-01 §3.1).
 
 use super::transport_cc::{MAX_RUN, MAX_STATUSES, ONE_BIT_CAPACITY, Status, TWO_BIT_CAPACITY};
-use super::{PacketWriter, format, packet_type};
+use super::{PacketWriter, Written, format, packet_type};
 use crate::id::Ssrc;
 
 /// Bytes in front of the chunks, the common header included.
@@ -21,15 +21,6 @@ pub struct FeedbackFields {
     pub base_sequence: u16,
     /// Counts the feedback packets of the transport.
     pub feedback_count: u8,
-}
-
-/// What [`write_transport_cc`] has done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written {
-    /// Bytes of the packet.
-    pub len: usize,
-    /// How many packets it reports on, at least 1. The next feedback starts behind them.
-    pub covered: u16,
 }
 
 /// Writes feedback about the packets from `fields.base_sequence` on.
