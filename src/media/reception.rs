@@ -64,6 +64,11 @@ impl Reception {
         self.last_sr = Some((ntp_middle(ntp), arrival));
     }
 
+    /// The highest sequence number received; 0 before the first packet.
+    pub fn highest(&self) -> SeqNo {
+        self.highest
+    }
+
     /// Whether a packet arrived within `window` before `now`.
     pub fn is_active(&self, now: Instant, window: Duration) -> bool {
         self.last_arrival.is_some_and(|last| now.saturating_duration_since(last) < window)

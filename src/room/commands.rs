@@ -198,6 +198,7 @@ impl Engine {
         let producer = self.producers.remove(key);
         self.producer_keys.remove(&producer.id);
         self.timers.cancel(Timer::KeyFrame(key));
+        self.timers.cancel(Timer::Repair(key));
         if let Source::Transport(path_key) = producer.source
             && let Some(path) = self.paths.get_mut(path_key)
         {

@@ -1,11 +1,13 @@
 //! A track on its way out: which packets a consumer gets, and with what numbers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::id::{ConsumerId, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
-use crate::media::rewrite::Rewriter;
+use crate::media::history::RecentResends;
+use crate::media::rewrite::{Numbers, Rewriter};
 use crate::room::forward::Opened;
 use crate::room::spec::{ConsumerSpec, PayloadMapping};
+use crate::wire::rtcp::ReportBlock;
 use crate::wire::seq::SeqNo;
 
 /// One consumer.
@@ -23,6 +25,8 @@ pub(super) struct Consumer {
     pub(super) extensions: ExtensionMap,
     pub(super) cname: String,
     pub(super) sent: Sent,
+    /// How lost packets are sent again, if RTX was negotiated.
+    pub(super) rtx: Option<Rtx>,
     kind: MediaKind,
     payloads: Vec<PayloadMapping>,
     /// The encoding that is forwarded, or will be from its next key frame on.
@@ -40,6 +44,54 @@ pub(super) struct Sent {
     pub(super) octets: u32,
     /// Timestamp of the newest packet and when it left.
     pub(super) last: Option<(u32, Instant)>,
+    /// Sequence number of the newest packet.
+    highest: SeqNo,
+    /// Middle of the last sender report's NTP timestamp, and when it left.
+    pub(super) report: Option<(u32, Instant)>,
+}
+
+impl Sent {
+    fn packet(&mut self, seq: SeqNo, timestamp: u32, payload_len: u16, now: Instant) {
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(u32::from(payload_len));
+        if self.last.is_none() || seq > self.highest {
+            self.highest = seq;
+            self.last = Some((timestamp, now));
+        }
+    }
+
+    /// The round trip, if `block` answers the last sender report.
+    pub(super) fn round_trip(&self, block: &ReportBlock, now: Instant) -> Option<Duration> {
+        let (_, sent_at) = self.report.filter(|(middle, _)| *middle == block.last_sr)?;
+        let held = u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536;
+        now.saturating_duration_since(sent_at).checked_sub(Duration::from_micros(held))
+    }
+}
+
+/// A consumer's retransmission stream (RFC 4588).
+#[derive(Debug)]
+pub(super) struct Rtx {
+    pub(super) ssrc: Ssrc,
+    next: SeqNo,
+    recent: RecentResends,
+}
+
+impl Rtx {
+    fn new(ssrc: Ssrc, first: SeqNo) -> Self {
+        Self { ssrc, next: first, recent: RecentResends::default() }
+    }
+
+    /// Whether `seq` was not sent again within the last round trip.
+    pub(super) fn may_resend(&mut self, seq: SeqNo, now: Instant, rtt: Duration) -> bool {
+        self.recent.may_resend(seq, now, rtt)
+    }
+
+    /// The number of the next retransmission.
+    pub(super) fn number(&mut self) -> SeqNo {
+        let next = self.next;
+        self.next.0 += 1;
+        next
+    }
 }
 
 /// Whether and how the outgoing stream is interrupted.
@@ -80,6 +132,7 @@ impl Consumer {
             extensions: spec.extensions,
             cname: spec.cname.clone(),
             sent: Sent::default(),
+            rtx: spec.rtx_ssrc.map(|ssrc| Rtx::new(ssrc, first)),
             kind: spec.kind,
             payloads: spec.payloads.clone(),
             encoding: None,
@@ -145,10 +198,18 @@ impl Consumer {
         }
         let numbers = self.rewriter.map(packet.encoding, packet.seq)?;
         let timestamp = packet.header.timestamp.wrapping_add(numbers.timestamp_shift);
-        self.sent.packets = self.sent.packets.wrapping_add(1);
-        self.sent.octets = self.sent.octets.wrapping_add(u32::from(packet.payload_len));
-        self.sent.last = Some((timestamp, now));
+        self.sent.packet(numbers.seq, timestamp, packet.payload_len, now);
         Some(Admitted { seq: numbers.seq, timestamp, payload_type: mapping.consumer })
+    }
+
+    /// Which packet went out as `wire`, and the numbers that it had.
+    pub(super) fn find(&self, wire: u16) -> Option<(u8, SeqNo, Numbers<()>)> {
+        self.rewriter.find(wire)
+    }
+
+    /// The RTX payload type for a packet that came with the producer's `payload_type`.
+    pub(super) fn rtx_payload_type(&self, payload_type: PayloadType) -> Option<PayloadType> {
+        self.payloads.iter().find(|m| m.producer == payload_type)?.consumer_rtx
     }
 
     /// The outgoing form of one of the current encoding's timestamps.

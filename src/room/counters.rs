@@ -36,6 +36,12 @@ pub enum Drop {
     OutboxFull,
     /// No room in the queue to another shard.
     ParcelQueueFull,
+    /// Asked for again, but not kept any more, never sent, or without RTX.
+    NotInHistory,
+    /// Asked for again within a round trip.
+    ResentLately,
+    /// Asked for again beyond the budget for retransmissions.
+    ResendBudget,
     /// RTP that does not fit a datagram after rewriting.
     TooLarge,
 }
@@ -51,6 +57,8 @@ pub struct Counters {
     pub rtp_in: u64,
     /// RTP packets sealed and sent.
     pub rtp_out: u64,
+    /// Retransmissions sealed and sent.
+    pub rtx_out: u64,
     /// Key-frame requests sent to publishers.
     pub key_frame_requests: u64,
 }

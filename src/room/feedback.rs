@@ -8,7 +8,9 @@ use crate::room::parcel::Note;
 use crate::room::producer::{Route, Source, Stream};
 use crate::room::timers::Timer;
 use crate::room::{Drop, Engine, Outbox};
-use crate::wire::rtcp::{Compound, FirEntry, Packet, write_full_intra_request, write_picture_loss};
+use crate::wire::rtcp::{
+    Compound, FirEntry, Packet, ReportBlock, write_full_intra_request, write_picture_loss,
+};
 
 impl Engine {
     /// Reads one opened compound of the transport at `key`.
@@ -32,10 +34,10 @@ impl Engine {
                         self.note_sender_report(route.producer, route.encoding, clock, received_at);
                         self.lend_clock(route.producer, route.encoding, out);
                     }
-                    report.blocks.for_each(|block| self.note_receiver(key, block.ssrc));
+                    report.blocks.for_each(|block| self.note_receiver(now, key, &block));
                 }
                 Ok(Packet::ReceiverReport(report)) => {
-                    report.blocks.for_each(|block| self.note_receiver(key, block.ssrc));
+                    report.blocks.for_each(|block| self.note_receiver(now, key, &block));
                 }
                 Ok(Packet::PictureLoss(loss)) => {
                     self.wish_key_frame_of(now, key, loss.media, out);
@@ -45,6 +47,7 @@ impl Engine {
                         self.wish_key_frame_of(now, key, entry.ssrc, out);
                     }
                 }
+                Ok(Packet::Nack(nack)) => self.resend(now, key, &nack, out),
                 Ok(_) => {}
                 Err(_) => self.counters.drop(Drop::MalformedRtcp),
             }
@@ -163,10 +166,15 @@ impl Engine {
         }
     }
 
-    /// A receiver has seen our SSRC: it needs the MID no longer.
-    fn note_receiver(&mut self, key: usize, ssrc: Ssrc) {
-        if let Some(&consumer) = self.paths[key].consumers.get(&ssrc) {
-            self.consumers[consumer].says_mid = false;
+    /// A receiver has seen our SSRC: it needs the MID no longer, and its answer to our last report tells
+    /// the round trip (RFC 3550 §6.4.1).
+    fn note_receiver(&mut self, now: Instant, key: usize, block: &ReportBlock) {
+        let path = &mut self.paths[key];
+        let Some(&consumer) = path.consumers.get(&block.ssrc) else { return };
+        let consumer = &mut self.consumers[consumer];
+        consumer.says_mid = false;
+        if let Some(rtt) = consumer.sent.round_trip(block, now) {
+            path.rtt.sample(rtt);
         }
     }
 

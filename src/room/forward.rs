@@ -26,6 +26,8 @@ pub(super) struct Opened {
     pub(super) producer: usize,
     pub(super) encoding: u8,
     pub(super) header: Header,
+    /// Where the packet begins in its datagram.
+    pub(super) start: u16,
     /// Bytes of header and payload.
     pub(super) len: u16,
     /// Bytes of payload without padding.
@@ -50,11 +52,14 @@ struct Element {
 #[derive(Clone, Copy)]
 pub(super) struct Arrival {
     pub(super) datagram: u32,
+    pub(super) start: u16,
     pub(super) producer: usize,
     pub(super) encoding: u8,
     pub(super) header: Header,
     pub(super) seq: SeqNo,
     pub(super) received_at: Instant,
+    /// Whether it was sent again because it had been lost.
+    pub(super) repaired: bool,
 }
 
 impl Opened {
@@ -69,6 +74,7 @@ impl Opened {
             producer: arrival.producer,
             encoding: arrival.encoding,
             header,
+            start: arrival.start,
             len: u16::try_from(packet.len()).ok()?,
             payload_len: payload.len() as u16,
             seq: arrival.seq,
@@ -109,7 +115,8 @@ impl Opened {
         &self.elements[..usize::from(self.element_count)]
     }
 
-    fn payload<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
+    /// The payload without padding.
+    pub(super) fn payload<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
         let start = usize::from(self.header.len);
         &packet[start..start + usize::from(self.payload_len)]
     }
@@ -177,26 +184,6 @@ fn send(
 ) -> Result<(), Drop> {
     let to = path.transport.remote().ok_or(Drop::NoKeys)?;
     let buffer = out.datagram().ok_or(Drop::OutboxFull)?;
-    let header = write_header(consumer, path, packet, bytes, admitted, now, buffer);
-    let header_len = header.ok_or(Drop::TooLarge)?;
-    let payload = packet.payload(bytes);
-    let len = header_len + payload.len();
-    buffer.get_mut(header_len..len).ok_or(Drop::TooLarge)?.copy_from_slice(payload);
-    let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
-    out.send(sealed, to);
-    Ok(())
-}
-
-/// Writes the header as the consumer negotiated it; returns its length, or `None` if it does not fit.
-fn write_header(
-    consumer: &Consumer,
-    path: &mut Path,
-    packet: &Opened,
-    bytes: &[u8],
-    admitted: Admitted,
-    now: Instant,
-    buffer: &mut [u8],
-) -> Option<usize> {
     let fields = rtp::Fields {
         padding: false,
         marker: packet.header.marker,
@@ -205,8 +192,29 @@ fn write_header(
         timestamp: admitted.timestamp,
         ssrc: consumer.ssrc,
     };
+    let header = write_header(consumer, path, packet, bytes, &fields, now, buffer);
+    let header_len = header.ok_or(Drop::TooLarge)?;
+    let payload = packet.payload(bytes);
+    let len = header_len + payload.len();
+    buffer.get_mut(header_len..len).ok_or(Drop::TooLarge)?.copy_from_slice(payload);
+    let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
+    out.send(sealed, to);
+    path.sent_bytes += sealed;
+    Ok(())
+}
+
+/// Writes the header as the consumer negotiated it; returns its length, or `None` if it does not fit.
+pub(super) fn write_header(
+    consumer: &Consumer,
+    path: &mut Path,
+    packet: &Opened,
+    bytes: &[u8],
+    fields: &rtp::Fields,
+    now: Instant,
+    buffer: &mut [u8],
+) -> Option<usize> {
     let id = |extension| consumer.extensions.id(extension);
-    rtp::write_header(buffer, &fields, |elements| {
+    rtp::write_header(buffer, fields, |elements| {
         if let (true, Some(id)) = (consumer.says_mid, id(Extension::Mid)) {
             elements.push(id, consumer.mid.as_bytes());
         }

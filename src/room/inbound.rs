@@ -32,8 +32,10 @@ impl Engine {
         }
         // A burst may interleave producers; within one, order of arrival is kept.
         opened.sort_unstable_by_key(|packet| (packet.producer, packet.datagram));
-        let bytes =
-            |packet: &Opened| &drain[packet.datagram as usize].bytes[..usize::from(packet.len)];
+        let bytes = |packet: &Opened| {
+            let start = usize::from(packet.start);
+            &drain[packet.datagram as usize].bytes[start..start + usize::from(packet.len)]
+        };
         for packets in opened.chunk_by(|a, b| a.producer == b.producer) {
             self.lend(now, packets, bytes, out);
             self.forward(now, packets, bytes, out);
@@ -56,8 +58,16 @@ impl Engine {
                 let Some(&key) = self.producer_keys.get(&producer) else { return };
                 let packet = parcel.packet();
                 let Ok(header) = Header::parse(packet) else { return };
-                let arrival =
-                    Arrival { datagram: 0, producer: key, encoding, header, seq, received_at };
+                let arrival = Arrival {
+                    datagram: 0,
+                    start: 0,
+                    producer: key,
+                    encoding,
+                    header,
+                    seq,
+                    received_at,
+                    repaired: false,
+                };
                 if let Some(opened) = self.note_arrival(packet, arrival) {
                     self.forward(now, &[opened], |_| packet, out);
                 }
@@ -152,18 +162,24 @@ impl Engine {
             self.counters.drop(Drop::UnknownSsrc);
             return None;
         };
-        if route.stream == Stream::Rtx {
-            return None;
-        }
-        let arrival = Arrival {
+        let mut arrival = Arrival {
             datagram: index,
+            start: 0,
             producer: route.producer,
             encoding: route.encoding,
             header: srtp.header,
             seq: srtp.seq,
             received_at: datagram.received_at,
+            repaired: false,
         };
-        self.note_arrival(packet, arrival)
+        if route.stream == Stream::Rtx {
+            self.unwrap_retransmission(&mut arrival, &mut datagram.bytes[..srtp.len])?;
+        }
+        let start = usize::from(arrival.start);
+        if !self.note_sequence(now, key, &arrival) {
+            return None;
+        }
+        self.note_arrival(&datagram.bytes[start..srtp.len], arrival)
     }
 
     /// Finds where an SSRC leads; a new one is placed by what its packet says about itself.
@@ -202,10 +218,11 @@ impl Engine {
         let clock_rate = producer.clock_rate();
         let encoding = producer.encodings.get_mut(usize::from(arrival.encoding))?;
         encoding.latch(arrival.header.ssrc, clock_rate);
-        encoding.reception.packet(arrival.seq, arrival.header.timestamp, arrival.received_at);
-        if opened.key_frame {
-            encoding.key_frames.granted();
+        // RFC 4588 §6.3: a retransmission is of another stream and mends no statistics of this one.
+        if !arrival.repaired {
+            encoding.reception.packet(arrival.seq, arrival.header.timestamp, arrival.received_at);
         }
+        encoding.remember(packet, opened);
         Some(opened)
     }
 

@@ -17,6 +17,7 @@ mod inbound;
 pub mod parcel;
 mod paths;
 mod producer;
+mod repair;
 mod reports;
 pub mod spec;
 mod timers;
@@ -31,6 +32,7 @@ use slab::Slab;
 
 use crate::id::{ConsumerId, ProducerId, ShardId, TransportId};
 use crate::transport::{self, dtls};
+use crate::wire::seq::SeqNo;
 use consumer::Consumer;
 pub use counters::{Counters, Drop};
 use forward::Opened;
@@ -80,6 +82,8 @@ pub struct Engine {
     counters: Counters,
     /// The opened packets of the current drain; kept for its capacity.
     opened: Vec<Opened>,
+    /// The numbers of one request for lost packets; kept for its capacity.
+    lost: Vec<SeqNo>,
 }
 
 impl Engine {
@@ -98,6 +102,7 @@ impl Engine {
             events: VecDeque::new(),
             counters: Counters::default(),
             opened: Vec::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -118,6 +123,7 @@ impl Engine {
                 }
                 Timer::Feedback(key) => self.send_transport_feedback(now, key, out),
                 Timer::Reports(key) => self.send_reports(now, key, out),
+                Timer::Repair(key) => self.ask_for_lost(now, key, out),
                 Timer::KeyFrame(key) => self.repeat_key_frame_requests(now, key, out),
             }
         }

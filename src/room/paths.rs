@@ -7,12 +7,43 @@ use rustc_hash::FxHashMap;
 
 use crate::id::{ExtensionMap, Ssrc, TransportId};
 use crate::media::arrivals::Arrivals;
+use crate::media::budget::Budget;
 use crate::room::producer::Route;
 use crate::transport::Transport;
+use crate::wire::seq::SeqNo;
 
 /// SSRCs that one transport may lead to producers: what a browser sends in a large call (each video
 /// track has up to three encodings with RTX), with room to spare. Others are dropped.
 pub(super) const MAX_ROUTES: usize = 128;
+
+/// What a receiver's streams are taken for, in bit/s, before they have been measured.
+const INITIAL_BITRATE: u64 = 1_000_000;
+
+/// A smoothed round-trip time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RoundTrip {
+    smoothed: Option<Duration>,
+}
+
+impl RoundTrip {
+    /// Longest round trip that is believed.
+    const MAX: Duration = Duration::from_secs(2);
+    /// What it is taken for before it has been measured.
+    const UNKNOWN: Duration = Duration::from_millis(100);
+
+    /// One measurement; weighs an eighth (RFC 6298 §2).
+    pub(super) fn sample(&mut self, sample: Duration) {
+        if sample <= Self::MAX {
+            let smoothed = self.smoothed.map_or(sample, |smoothed| (smoothed * 7 + sample) / 8);
+            self.smoothed = Some(smoothed);
+        }
+    }
+
+    /// The round-trip time, or what it is taken for.
+    pub(super) fn or_guess(&self) -> Duration {
+        self.smoothed.unwrap_or(Self::UNKNOWN)
+    }
+}
 
 /// A transport and what the room knows of it.
 pub(super) struct Path {
@@ -30,9 +61,20 @@ pub(super) struct Path {
     pub(super) arrivals: Option<Arrivals>,
     /// Counts our transport-wide feedback.
     pub(super) feedback_count: u8,
+    /// How long a packet and its answer take.
+    pub(super) rtt: RoundTrip,
+    /// What may be sent again, whoever asks for it how often.
+    pub(super) resends: Budget,
+    /// Media bytes sent since the last reports.
+    pub(super) sent_bytes: usize,
+    /// A request for a lost packet whose answer will tell the round trip: its producer, encoding, number,
+    /// and when it was sent.
+    pub(super) asked: Option<(usize, u8, SeqNo, Instant)>,
     /// Our own SSRC in receiver reports and feedback.
     pub(super) own_ssrc: Ssrc,
     created: Instant,
+    /// When `sent_bytes` was emptied.
+    measured_at: Option<Instant>,
     transport_wide_sequence: u16,
     /// Under what the directory lists this path, and as of which of the transport's generations.
     ufrags: Vec<Box<[u8]>>,
@@ -51,9 +93,14 @@ impl Path {
             consumers: FxHashMap::default(),
             arrivals: None,
             feedback_count: 0,
+            rtt: RoundTrip::default(),
+            resends: Budget::for_resends(INITIAL_BITRATE),
+            sent_bytes: 0,
+            asked: None,
             // Random enough, since the id is; never 0, which some receivers treat as unset.
             own_ssrc: Ssrc(id.0.as_u128() as u32 | 1),
             created: now,
+            measured_at: None,
             transport_wide_sequence: 0,
             ufrags: Vec::new(),
             addresses: Vec::new(),
@@ -64,6 +111,14 @@ impl Path {
     /// Time since the transport was made.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.created)
+    }
+
+    /// Lets the budget for retransmissions follow what was sent since the last call.
+    pub(super) fn follow_sent_bytes(&mut self, now: Instant) {
+        let since = self.measured_at.replace(now).unwrap_or(self.created);
+        let millis = now.saturating_duration_since(since).as_millis().max(1);
+        let bits = std::mem::take(&mut self.sent_bytes) as u128 * 8;
+        self.resends.follow((bits * 1000 / millis) as u64, now);
     }
 
     /// The number of the next outgoing packet, over all of the transport's streams.

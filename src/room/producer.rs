@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::id::{Codec, ExtensionMap, Mid, PayloadType, ProducerId, Rid, ShardId, Ssrc};
+use crate::id::{Codec, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, Rid, ShardId, Ssrc};
 use crate::media::clock::SenderClock;
+use crate::media::history::{History, Limits};
 use crate::media::keyframe::KeyFrameRequests;
+use crate::media::nack::NackGenerator;
 use crate::media::reception::Reception;
+use crate::room::forward::Opened;
 use crate::room::spec::{EncodingSpec, Feedback, PayloadSpec, ProducerSpec};
 
 /// An encoding without packets for this long is not sent any more.
@@ -43,6 +46,10 @@ pub(super) struct Encoding {
     pub(super) reception: Reception,
     pub(super) clock: Option<SenderClock>,
     pub(super) key_frames: KeyFrameRequests,
+    /// What is missing; on the home shard only.
+    pub(super) nack: NackGenerator,
+    /// Recent packets, for those who lost one on their way.
+    pub(super) history: History<Opened>,
     /// Counts our FIRs (RFC 5104 §4.3.1.1).
     pub(super) fir_count: u8,
 }
@@ -75,6 +82,10 @@ pub(super) struct Labels {
 impl Producer {
     pub(super) fn new(spec: &ProducerSpec, source: Source) -> Self {
         let clock_rate = spec.payloads.first().map_or(90_000, |payload| payload.clock_rate);
+        let limits = match spec.kind {
+            MediaKind::Audio => Limits::AUDIO,
+            MediaKind::Video => Limits::VIDEO,
+        };
         Self {
             id: spec.id,
             source,
@@ -82,7 +93,11 @@ impl Producer {
             mid: spec.mid,
             payloads: spec.payloads.clone(),
             extensions: spec.extensions,
-            encodings: spec.encodings.iter().map(|e| Encoding::new(*e, clock_rate)).collect(),
+            encodings: spec
+                .encodings
+                .iter()
+                .map(|encoding| Encoding::new(*encoding, clock_rate, limits))
+                .collect(),
             consumers: Vec::new(),
             borrowers: Vec::new(),
         }
@@ -156,13 +171,15 @@ impl Producer {
 }
 
 impl Encoding {
-    fn new(spec: EncodingSpec, clock_rate: u32) -> Self {
+    fn new(spec: EncodingSpec, clock_rate: u32, limits: Limits) -> Self {
         Self {
             spec,
             ssrc: None,
             reception: Reception::new(clock_rate),
             clock: None,
             key_frames: KeyFrameRequests::default(),
+            nack: NackGenerator::default(),
+            history: History::new(limits),
             fir_count: 0,
         }
     }
@@ -175,8 +192,21 @@ impl Encoding {
         if self.ssrc.is_some() {
             self.reception = Reception::new(clock_rate);
             self.clock = None;
+            self.nack = NackGenerator::default();
+            self.history.clear();
         }
         self.ssrc = Some(ssrc);
+    }
+
+    /// Keeps a packet for a while. A key frame that begins grants all wishes, and what was lost before it
+    /// matters no more.
+    pub(super) fn remember(&mut self, packet: &[u8], opened: Opened) {
+        self.history.insert(opened.seq, opened.received_at, packet, opened);
+        if opened.key_frame {
+            self.history.note_key_frame(opened.seq);
+            self.nack.clear_before(opened.seq);
+            self.key_frames.granted();
+        }
     }
 
     fn accepts_any(&self, stream: Stream) -> bool {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::id::Ssrc;
 use crate::media::arrivals::Arrivals;
+use crate::media::clock::ntp_middle;
 use crate::room::Engine;
 use crate::room::Outbox;
 use crate::room::consumer::Consumer;
@@ -41,6 +42,7 @@ impl Engine {
     pub(super) fn send_reports(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         let Self { paths, producers, consumers, .. } = self;
         let Some(path) = paths.get_mut(key) else { return };
+        path.follow_sent_bytes(now);
         let mut consumer_keys = path.consumers.values().copied().collect::<Vec<_>>().into_iter();
         let mut blocks = receiver_blocks(path, producers, now).into_iter().peekable();
         let mut pending = consumer_keys.next();
@@ -53,7 +55,7 @@ impl Engine {
                 compound.push(|room| write_receiver_report(room, own, &some));
                 compound.push(|room| write_cname(room, own, OWN_CNAME));
             }
-            while let Some(consumer) = pending.map(|key| &consumers[key]) {
+            while let Some(consumer) = pending.map(|key| &mut consumers[key]) {
                 let source = &producers[consumer.producer];
                 let fitted = push_sender_report(&mut compound, consumer, source, now).is_some();
                 if !fitted && !compound.is_empty() {
@@ -119,7 +121,7 @@ fn receiver_blocks(path: &Path, producers: &mut Slab<Producer>, now: Instant) ->
 /// that has sent nothing, or whose producer's clock is not known, has nothing to report.
 fn push_sender_report(
     compound: &mut CompoundWriter<'_>,
-    consumer: &Consumer,
+    consumer: &mut Consumer,
     producer: &Producer,
     now: Instant,
 ) -> Option<()> {
@@ -139,7 +141,9 @@ fn push_sender_report(
     compound.push(|room| {
         let len = write_sender_report(room, &info, &[])?;
         Some(len + write_cname(&mut room[len..], consumer.ssrc, consumer.cname.as_bytes())?)
-    })
+    })?;
+    consumer.sent.report = Some((ntp_middle(ntp), now));
+    Some(())
 }
 
 /// Seals and sends the compound of `len` bytes that lies in the outbox's current room.

@@ -198,6 +198,8 @@ pub struct PayloadSpec {
 /// RTCP feedback negotiated for a codec (RFC 4585, RFC 5104).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Feedback {
+    /// `nack`
+    pub nack: bool,
     /// `nack pli`
     pub pli: bool,
     /// `ccm fir`

@@ -15,6 +15,8 @@ pub(super) enum Timer {
     Feedback(usize),
     /// Sender and receiver reports of a transport.
     Reports(usize),
+    /// Lost packets of a producer are to be asked for.
+    Repair(usize),
     /// A key-frame request of a producer falls due.
     KeyFrame(usize),
 }

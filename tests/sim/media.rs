@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use shardcast::id::{MediaKind, Mid, PayloadType, Rid, Ssrc};
+use shardcast::media::nack::{Arrived, NackGenerator};
 use shardcast::wire::extension::Elements;
 use shardcast::wire::rtp::{self, Fields, Header};
 use shardcast::wire::seq::SeqNo;
@@ -14,10 +15,14 @@ use shardcast::wire::seq::SeqNo;
 /// Element ids that all simulated publishers use.
 pub const MID_ID: u8 = 9;
 pub const RID_ID: u8 = 10;
+pub const REPAIRED_RID_ID: u8 = 11;
 pub const TWCC_ID: u8 = 4;
 pub const LEVEL_ID: u8 = 1;
 /// What consumers were told the MID's id is.
 pub const CONSUMER_MID_ID: u8 = 1;
+
+/// Payload type of publishers' retransmissions.
+pub const RTX: PayloadType = PayloadType(97);
 
 /// NTP time of the moment at which every simulation begins.
 pub const NTP_EPOCH: u64 = 3_900_000_000 << 32;
@@ -54,6 +59,9 @@ pub struct Source {
     pub packets_per_frame: u32,
     pub payload_len: usize,
     pub sent_packets: u32,
+    /// Plaintext packets by wire number, to send them again.
+    kept: BTreeMap<u16, Vec<u8>>,
+    rtx_seq: SeqNo,
     seq: SeqNo,
     timestamp_base: u32,
     frame: u32,
@@ -77,6 +85,8 @@ impl Source {
             packets_per_frame: 4,
             payload_len: 900,
             sent_packets: 0,
+            kept: BTreeMap::new(),
+            rtx_seq: SeqNo(65_400),
             // Near the wrap, so that every run crosses it.
             seq: SeqNo(65_000 + u64::from(ssrc % 100)),
             timestamp_base: ssrc.wrapping_mul(2_654_435_761),
@@ -169,7 +179,40 @@ impl Source {
         .expect("fits");
         packet[header_len..header_len + payload.len()].copy_from_slice(payload);
         packet.truncate(header_len + payload.len());
+        self.kept.insert(seq.wire(), packet.clone());
+        self.kept.remove(&seq.wire().wrapping_sub(1000));
         (seq, packet)
+    }
+
+    /// The SSRC of this source's retransmissions.
+    pub fn rtx_ssrc(&self) -> Ssrc {
+        Ssrc(self.ssrc.0 + 50_000)
+    }
+
+    /// The packet that was sent as `wire`, as a retransmission (RFC 4588 §4).
+    pub fn again(&mut self, wire: u16) -> Option<(SeqNo, Vec<u8>)> {
+        let original = self.kept.get(&wire)?;
+        let header = Header::parse(original).expect("our own packet");
+        let seq = self.rtx_seq;
+        self.rtx_seq.0 += 1;
+        let fields = Fields {
+            payload_type: RTX,
+            sequence: seq.wire(),
+            ssrc: self.rtx_ssrc(),
+            ..Fields::of(&header)
+        };
+        let mut packet = vec![0; 1500];
+        let len = rtp::write_header(&mut packet, &fields, |elements| {
+            if let Some(rid) = &self.rid {
+                elements.push(MID_ID, self.mid.as_bytes());
+                elements.push(REPAIRED_RID_ID, rid.as_bytes());
+            }
+        })
+        .expect("fits");
+        let payload = &original[usize::from(header.len)..];
+        let payload_len = rtp::write_rtx(&mut packet[len..], wire, payload).expect("fits");
+        packet.truncate(len + payload_len);
+        Some((seq, packet))
     }
 
     fn payload(&self, stamp: &Stamp, first: bool) -> Vec<u8> {
@@ -221,6 +264,11 @@ pub struct Sink {
     pub source: u32,
     pub payload_type: PayloadType,
     pub clock_rate: u32,
+    /// Where its retransmissions come, and what to ask for.
+    pub rtx_ssrc: Ssrc,
+    pub nack: NackGenerator,
+    /// Packets that came by retransmission.
+    pub repaired: u64,
     /// By extended sequence number.
     pub packets: BTreeMap<SeqNo, Received>,
     /// The last sender report: NTP and RTP timestamps.
@@ -230,13 +278,16 @@ pub struct Sink {
 }
 
 impl Sink {
-    pub fn new(kind: MediaKind, source: u32, payload_type: PayloadType) -> Self {
+    pub fn new(kind: MediaKind, source: u32, payload_type: PayloadType, rtx_ssrc: Ssrc) -> Self {
         let clock_rate = if kind == MediaKind::Video { 90_000 } else { 48_000 };
         Self {
             kind,
             source,
             payload_type,
             clock_rate,
+            rtx_ssrc,
+            nack: NackGenerator::default(),
+            repaired: 0,
             packets: BTreeMap::new(),
             clock: None,
             mids: Vec::new(),
@@ -257,6 +308,25 @@ impl Sink {
         }
         let before = self.packets.insert(seq, received);
         assert!(before.is_none(), "each sequence number once");
+    }
+
+    /// Takes a retransmission: puts the packet together that it repeats.
+    pub fn receive_again(&mut self, header: &Header, packet: &[u8], now: Instant) {
+        let payload = header.payload(packet).expect("honest padding");
+        let Some((original, payload)) = rtp::split_rtx(payload) else { return };
+        let highest = self.packets.last_key_value().map_or(SeqNo(0), |(seq, _)| *seq);
+        let seq = highest.nearest(original);
+        let fields =
+            Fields { payload_type: self.payload_type, sequence: original, ..Fields::of(header) };
+        let mut repeated = vec![0; 1500];
+        let len = rtp::write_header(&mut repeated, &fields, |_| {}).expect("fits");
+        repeated[len..len + payload.len()].copy_from_slice(payload);
+        repeated.truncate(len + payload.len());
+        if !matches!(self.nack.packet(seq, now), Arrived::Duplicate | Arrived::Old) {
+            self.repaired += 1;
+            let header = Header::parse(&repeated).expect("our own packet");
+            self.receive(&header, seq, &repeated);
+        }
     }
 
     /// Packets that are missing between the first and the last.

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use shardcast::id::{Ssrc, TransportId};
+use shardcast::id::{MediaKind, Ssrc, TransportId};
+use shardcast::media::nack::Arrived;
 use shardcast::transport::ice::Credentials;
 use shardcast::transport::srtp::{self, Keys, Receiver, Sender};
 use shardcast::wire::demux::{Kind, classify};
 use shardcast::wire::rtcp::{
-    Compound, CompoundWriter, Packet, ReportBlock, SenderInfo, write_cname, write_picture_loss,
-    write_receiver_report, write_sender_report,
+    Compound, CompoundWriter, Packet, ReportBlock, SenderInfo, write_cname, write_nack,
+    write_picture_loss, write_receiver_report, write_sender_report,
 };
+use shardcast::wire::rtp::Header;
 use shardcast::wire::seq::SeqNo;
 use shardcast::wire::stun::write::{BindingRequest, Role, request};
 use shardcast::wire::stun::{self, TransactionId};
@@ -36,6 +38,10 @@ pub struct Peer {
     pub feedback: u64,
     pub packets_reported: u64,
     pub alive: bool,
+    /// Whether it asks for what it misses.
+    pub repairs: bool,
+    /// What it answers, to be sent.
+    outbox: Vec<Vec<u8>>,
     sender: Sender,
     receiver: Receiver,
     start: Instant,
@@ -67,6 +73,8 @@ impl Peer {
             feedback: 0,
             packets_reported: 0,
             alive: true,
+            repairs: true,
+            outbox: Vec::new(),
             sender: Sender::new(keys),
             receiver: Receiver::new(keys),
             start,
@@ -81,14 +89,20 @@ impl Peer {
     /// When this peer next does something by itself.
     pub fn next_timeout(&self) -> Option<Instant> {
         let frames = self.sources.iter().filter(|s| s.active).map(|s| s.next_frame);
-        self.alive.then(|| frames.chain([self.next_check, self.next_report]).min()).flatten()
+        let nacks = self.sinks.values().filter_map(|sink| sink.nack.next_timeout());
+        let nacks = nacks.filter(|_| self.repairs);
+        let others = [self.next_check, self.next_report];
+        self.alive.then(|| frames.chain(nacks).chain(others).min()).flatten()
     }
 
     /// Everything that is due by `now`, sealed.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<Vec<u8>> {
-        let mut datagrams = Vec::new();
+        let mut datagrams = std::mem::take(&mut self.outbox);
         if !self.alive {
-            return datagrams;
+            return Vec::new();
+        }
+        if self.repairs {
+            datagrams.extend(self.nacks(now));
         }
         if self.next_check <= now {
             self.next_check = now + CHECK_INTERVAL;
@@ -145,9 +159,25 @@ impl Peer {
         })
     }
 
+    /// Asks for every packet of a stream that may still be kept.
+    pub fn ask_for_all(&mut self, ssrc: Ssrc) -> Vec<u8> {
+        let own = self.own_ssrc;
+        let newest = self.sinks[&ssrc].packets.last_key_value().map_or(0, |(seq, _)| seq.wire());
+        let numbers = (0..150).map(|back| newest.wrapping_sub(back));
+        self.seal_compound(|compound| {
+            compound.push(|room| Some(write_nack(room, own, ssrc, numbers)?.len));
+        })
+    }
+
     /// Takes one datagram of the server's.
-    pub fn receive(&mut self, datagram: &mut [u8]) {
+    pub fn receive(&mut self, datagram: &mut [u8], now: Instant) {
         match classify(datagram) {
+            Kind::Rtp if self.is_rtx(datagram) => {
+                let Ok(opened) = self.receiver.open_rtp(datagram) else { return };
+                let sink = self.sinks.values_mut().find(|s| s.rtx_ssrc == opened.header.ssrc);
+                let sink = sink.expect("one of our streams");
+                sink.receive_again(&opened.header, &datagram[..opened.len], now);
+            }
             Kind::Rtp => {
                 let opened = match self.receiver.open_rtp(datagram) {
                     Ok(opened) => opened,
@@ -156,6 +186,9 @@ impl Peer {
                     Err(error) => panic!("the server sent RTP that does not open: {error:?}"),
                 };
                 if let Some(sink) = self.sinks.get_mut(&opened.header.ssrc) {
+                    if sink.nack.packet(opened.seq, now) == Arrived::Duplicate {
+                        return;
+                    }
                     sink.receive(&opened.header, opened.seq, &datagram[..opened.len]);
                 }
             }
@@ -174,6 +207,32 @@ impl Peer {
             }
             other => panic!("the server sent {other:?}"),
         }
+    }
+
+    fn is_rtx(&self, datagram: &[u8]) -> bool {
+        let header = Header::parse(datagram).expect("a well-formed header");
+        self.sinks.values().any(|sink| sink.rtx_ssrc == header.ssrc)
+    }
+
+    /// Requests for what our sinks miss.
+    fn nacks(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let mut wishes = Vec::new();
+        for (ssrc, sink) in &mut self.sinks {
+            let mut lost = Vec::new();
+            sink.nack.requests(now, Duration::from_millis(60), &mut lost);
+            if !lost.is_empty() && sink.kind == MediaKind::Video {
+                wishes.push((*ssrc, lost));
+            }
+        }
+        let own = self.own_ssrc;
+        let mut datagrams = Vec::new();
+        for (ssrc, lost) in wishes {
+            let numbers = lost.iter().map(|seq| seq.wire());
+            datagrams.push(self.seal_compound(|compound| {
+                compound.push(|room| Some(write_nack(room, own, ssrc, numbers)?.len));
+            }));
+        }
+        datagrams
     }
 
     fn read(&mut self, packet: Packet<'_>) {
@@ -199,6 +258,12 @@ impl Peer {
             Packet::TransportCc(feedback) => {
                 self.feedback += 1;
                 self.packets_reported += feedback.statuses().count() as u64;
+            }
+            Packet::Nack(nack) => {
+                let mut own = self.sources.iter_mut();
+                let source = own.find(|s| s.ssrc == nack.media).expect("one of ours");
+                let again = nack.sequences().filter_map(|wire| source.again(wire));
+                self.outbox.extend(again.map(|(seq, packet)| seal(&self.sender, seq, packet)));
             }
             Packet::SourceDescription(_) => {}
             other => panic!("the server sent {other:?}"),

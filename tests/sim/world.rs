@@ -19,7 +19,9 @@ use shardcast::transport::ice::Credentials;
 use shardcast::transport::srtp::{Keys, Master, Profile};
 use uuid::Uuid;
 
-use crate::media::{CONSUMER_MID_ID, LEVEL_ID, MID_ID, RID_ID, Source, TWCC_ID};
+use crate::media::{
+    CONSUMER_MID_ID, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX, Source, TWCC_ID,
+};
 use crate::network::{Network, Node, Weather};
 use crate::peer::Peer;
 
@@ -33,6 +35,7 @@ const PARCEL_QUEUE: usize = 512;
 /// Payload types and element ids on the consumers' side differ from the publishers' on purpose.
 pub const CONSUMER_AUDIO: PayloadType = PayloadType(100);
 pub const CONSUMER_VIDEO: PayloadType = PayloadType(101);
+const CONSUMER_RTX: PayloadType = PayloadType(102);
 
 pub struct World {
     pub start: Instant,
@@ -143,6 +146,7 @@ impl World {
         let mut extensions = ExtensionMap::default();
         extensions.set(Extension::Mid, MID_ID);
         extensions.set(Extension::Rid, RID_ID);
+        extensions.set(Extension::RepairedRid, REPAIRED_RID_ID);
         extensions.set(Extension::TransportWideCc, TWCC_ID);
         extensions.set(Extension::AudioLevel, LEVEL_ID);
         let spec = ProducerSpec {
@@ -158,7 +162,7 @@ impl World {
                 .iter()
                 .map(|source| EncodingSpec {
                     ssrc: announces.then_some(source.ssrc),
-                    rtx_ssrc: None,
+                    rtx_ssrc: announces.then_some(source.rtx_ssrc()),
                     rid: source.rid,
                 })
                 .collect(),
@@ -166,8 +170,13 @@ impl World {
                 payload_type,
                 codec: if kind == MediaKind::Video { Codec::Vp8 } else { Codec::Opus },
                 clock_rate,
-                rtx: (kind == MediaKind::Video).then_some(PayloadType(97)),
-                feedback: Feedback { pli: true, fir: true, transport_cc: true },
+                rtx: (kind == MediaKind::Video).then_some(RTX),
+                feedback: Feedback {
+                    nack: kind == MediaKind::Video,
+                    pli: true,
+                    fir: true,
+                    transport_cc: true,
+                },
             }],
             extensions,
         };
@@ -191,9 +200,11 @@ impl World {
     pub fn consume(&mut self, peer: usize, producer: usize) -> (ConsumerId, Ssrc) {
         let id = ConsumerId(self.id());
         let ssrc = Ssrc(id.0.as_u128() as u32);
+        let rtx_ssrc = Ssrc(!ssrc.0);
         let shard = self.peers[peer].shard;
         self.lend(producer, shard);
         let published = &self.producers[producer];
+        let is_video = published.kind == MediaKind::Video;
         let consumer = match published.kind {
             MediaKind::Audio => CONSUMER_AUDIO,
             MediaKind::Video => CONSUMER_VIDEO,
@@ -211,11 +222,11 @@ impl World {
             preferred: None,
             mid: Mid::new(format!("{}", ssrc.0 % 1000).as_bytes()).expect("short"),
             ssrc,
-            rtx_ssrc: None,
+            rtx_ssrc: is_video.then_some(rtx_ssrc),
             payloads: vec![PayloadMapping {
                 producer: published.spec.payloads[0].payload_type,
                 consumer,
-                consumer_rtx: None,
+                consumer_rtx: is_video.then_some(CONSUMER_RTX),
             }],
             extensions,
             cname: "simulated".to_owned(),
@@ -223,7 +234,7 @@ impl World {
         let (owner, source) = (published.peer, published.sources[0]);
         let sink = {
             let source = &self.peers[owner].sources[source];
-            crate::media::Sink::new(source.kind, source.tag, consumer)
+            crate::media::Sink::new(source.kind, source.tag, consumer, rtx_ssrc)
         };
         self.peers[peer].sinks.insert(ssrc, sink);
         self.command(shard, Command::AddConsumer(Box::new(spec)));
@@ -315,7 +326,7 @@ impl World {
             match flight.to {
                 Node::Shard(shard) => drains[shard].push((flight.from, flight.bytes)),
                 Node::Peer(peer) if self.peers[peer].alive => {
-                    self.peers[peer].receive(&mut flight.bytes);
+                    self.peers[peer].receive(&mut flight.bytes, now);
                 }
                 Node::Peer(_) => {}
             }

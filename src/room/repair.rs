@@ -1,0 +1,196 @@
+//! Loss is mended: we ask publishers for what is missing, and send again what receivers miss.
+
+use std::time::Instant;
+
+use crate::media::nack::Arrived;
+use crate::room::forward::{Arrival, write_header};
+use crate::room::producer::Source;
+use crate::room::timers::Timer;
+use crate::room::{Drop, Engine, Outbox};
+use crate::wire::rtcp::{Nack, write_nack};
+use crate::wire::rtp::{self, Header, RTX_HEADER_LEN};
+use crate::wire::seq::SeqNo;
+
+impl Engine {
+    /// Turns a retransmission into the packet that it repeats, in place (RFC 4588 §4): the header moves up
+    /// against the original payload. `None` if it repeats nothing, as a probe.
+    pub(super) fn unwrap_retransmission(
+        &mut self,
+        arrival: &mut Arrival,
+        packet: &mut [u8],
+    ) -> Option<()> {
+        let payload = arrival.header.payload(packet).ok()?;
+        let (original, _) = rtp::split_rtx(payload)?;
+        let producer = &self.producers[arrival.producer];
+        let encoding = &producer.encodings[usize::from(arrival.encoding)];
+        let rtx = Some(arrival.header.payload_type);
+        let media = producer.payloads.iter().find(|payload| payload.rtx == rtx)?;
+        let ssrc = encoding.ssrc?;
+        let header_len = usize::from(arrival.header.len);
+        packet.copy_within(..header_len, RTX_HEADER_LEN);
+        let packet = &mut packet[RTX_HEADER_LEN..];
+        packet[1] = packet[1] & 0x80 | media.payload_type.0;
+        packet[2..4].copy_from_slice(&original.to_be_bytes());
+        packet[8..12].copy_from_slice(&ssrc.0.to_be_bytes());
+        arrival.header = Header::parse(packet).ok()?;
+        arrival.start = RTX_HEADER_LEN as u16;
+        arrival.seq = encoding.reception.highest().nearest(original);
+        arrival.repaired = true;
+        Some(())
+    }
+
+    /// Notes which numbers have come. `false` if this one has been here before, or is too old to matter.
+    pub(super) fn note_sequence(&mut self, now: Instant, path: usize, arrival: &Arrival) -> bool {
+        let producer = &mut self.producers[arrival.producer];
+        let Some(encoding) = producer.encodings.get_mut(usize::from(arrival.encoding)) else {
+            return false;
+        };
+        if encoding.ssrc.is_some_and(|ssrc| ssrc != arrival.header.ssrc) {
+            // A new stream: `latch` forgets the old one behind us.
+            return true;
+        }
+        let arrived = encoding.nack.packet(arrival.seq, now);
+        if let Some(at) = encoding.nack.next_timeout() {
+            self.timers.schedule(Timer::Repair(arrival.producer), at);
+        }
+        if arrival.repaired {
+            let path = &mut self.paths[path];
+            let what = (arrival.producer, arrival.encoding, arrival.seq);
+            if let Some((producer, encoding, seq, at)) = path.asked
+                && (producer, encoding, seq) == what
+            {
+                path.rtt.sample(now.saturating_duration_since(at));
+                path.asked = None;
+            }
+        }
+        !matches!(arrived, Arrived::Duplicate | Arrived::Old)
+    }
+
+    /// Asks a publisher for what is missing (RFC 4585 §6.2.1). What was asked for in vain costs a key frame,
+    /// if anybody watches.
+    pub(super) fn ask_for_lost(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
+        let Some(producer) = self.producers.get(key) else { return };
+        let Source::Transport(path_key) = producer.source else { return };
+        let may_ask = producer.feedback().nack;
+        let mut next = None;
+        for index in 0..self.producers[key].encodings.len() {
+            let mut lost = std::mem::take(&mut self.lost);
+            let rtt = self.paths[path_key].rtt.or_guess();
+            let encoding = &mut self.producers[key].encodings[index];
+            let given_up = encoding.nack.requests(now, rtt, &mut lost);
+            if may_ask {
+                self.send_nack(now, path_key, (key, index as u8), &lost, out);
+            }
+            lost.clear();
+            self.lost = lost;
+            if given_up.is_some() && self.is_watched(key, index as u8) {
+                self.wish_key_frame(now, key, index as u8, out);
+            }
+            let timeout = self.producers[key].encodings[index].nack.next_timeout();
+            next = [next, timeout].into_iter().flatten().min();
+        }
+        if let Some(at) = next {
+            self.timers.schedule(Timer::Repair(key), at);
+        }
+    }
+
+    /// Sends again what a receiver misses, as RTX: what is still there, not more often than once per round
+    /// trip, and within the transport's budget.
+    pub(super) fn resend(
+        &mut self,
+        now: Instant,
+        key: usize,
+        nack: &Nack<'_>,
+        out: &mut impl Outbox,
+    ) {
+        let Some(&consumer) = self.paths[key].consumers.get(&nack.media) else { return };
+        for wire in nack.sequences() {
+            match self.resend_one(now, key, consumer, wire, out) {
+                Ok(()) => self.counters.rtx_out += 1,
+                Err(reason) => self.counters.drop(reason),
+            }
+        }
+    }
+
+    fn resend_one(
+        &mut self,
+        now: Instant,
+        key: usize,
+        consumer: usize,
+        wire: u16,
+        out: &mut impl Outbox,
+    ) -> Result<(), Drop> {
+        let Self { paths, producers, consumers, .. } = self;
+        let (path, consumer) = (&mut paths[key], &mut consumers[consumer]);
+        let (encoding, seq, numbers) = consumer.find(wire).ok_or(Drop::NotInHistory)?;
+        let encoding = producers[consumer.producer].encodings.get(usize::from(encoding));
+        let (bytes, packet) =
+            encoding.and_then(|e| e.history.entry(seq)).ok_or(Drop::NotInHistory)?;
+        let payload_type = consumer.rtx_payload_type(packet.header.payload_type);
+        let payload_type = payload_type.ok_or(Drop::NotInHistory)?;
+        let to = path.transport.remote().ok_or(Drop::NoKeys)?;
+        let buffer = out.datagram().ok_or(Drop::OutboxFull)?;
+        let rtx = consumer.rtx.as_mut().ok_or(Drop::NotInHistory)?;
+        if !rtx.may_resend(numbers.seq, now, path.rtt.or_guess()) {
+            return Err(Drop::ResentLately);
+        }
+        if !path.resends.allow(bytes.len(), now) {
+            return Err(Drop::ResendBudget);
+        }
+        let (rtx_seq, ssrc) = (rtx.number(), rtx.ssrc);
+        let fields = rtp::Fields {
+            padding: false,
+            marker: packet.header.marker,
+            payload_type,
+            sequence: rtx_seq.wire(),
+            timestamp: packet.header.timestamp.wrapping_add(numbers.timestamp_shift),
+            ssrc,
+        };
+        let header = write_header(consumer, path, packet, bytes, &fields, now, buffer);
+        let header_len = header.ok_or(Drop::TooLarge)?;
+        let room = buffer.get_mut(header_len..).ok_or(Drop::TooLarge)?;
+        let payload_len =
+            rtp::write_rtx(room, wire, packet.payload(bytes)).ok_or(Drop::TooLarge)?;
+        let len = header_len + payload_len;
+        let sealed = path.transport.seal_rtp(rtx_seq, buffer, len).ok_or(Drop::TooLarge)?;
+        out.send(sealed, to);
+        Ok(())
+    }
+
+    /// Whether anybody is sent this encoding, here or on another shard.
+    fn is_watched(&self, key: usize, encoding: u8) -> bool {
+        let producer = &self.producers[key];
+        let mut consumers = producer.consumers.iter().map(|consumer| &self.consumers[*consumer]);
+        !producer.borrowers.is_empty()
+            || consumers.any(|c| !c.paused && c.encoding() == Some(encoding))
+    }
+
+    fn send_nack(
+        &mut self,
+        now: Instant,
+        key: usize,
+        (producer, index): (usize, u8),
+        lost: &[SeqNo],
+        out: &mut impl Outbox,
+    ) {
+        let path = &mut self.paths[key];
+        let Some(ssrc) = self.producers[producer].encodings[usize::from(index)].ssrc else {
+            return;
+        };
+        let Some(to) = path.transport.remote() else { return };
+        let mut rest = lost;
+        while let (Some(newest), Some(buffer)) = (rest.last(), out.datagram()) {
+            if path.asked.is_none_or(|(_, _, _, at)| now.saturating_duration_since(at) > PATIENCE) {
+                path.asked = Some((producer, index, *newest, now));
+            }
+            let numbers = rest.iter().map(|seq| seq.wire());
+            let Some(written) = write_nack(buffer, path.own_ssrc, ssrc, numbers) else { return };
+            let Some(len) = path.transport.seal_rtcp(buffer, written.len) else { return };
+            out.send(len, to);
+            rest = &rest[usize::from(written.covered).min(rest.len())..];
+        }
+    }
+}
+
+/// How long the answer to a request is waited for before another one is timed instead.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
