@@ -18,7 +18,7 @@ pub struct Reception {
     received_before: u64,
     /// Sixteen times the jitter, in timestamp units (RFC 3550 appendix A.8).
     jitter_q4: u64,
-    last_transit: Option<i64>,
+    last_transit: Option<u32>,
     epoch: Option<Instant>,
     last_arrival: Option<Instant>,
     last_sr: Option<(u32, Instant)>,
@@ -51,9 +51,9 @@ impl Reception {
         let epoch = *self.epoch.get_or_insert(arrival);
         let elapsed = arrival.saturating_duration_since(epoch);
         let units = (elapsed.as_nanos() * u128::from(self.clock_rate) / 1_000_000_000) as u32;
-        let transit = i64::from(units.wrapping_sub(timestamp) as i32);
+        let transit = units.wrapping_sub(timestamp);
         if let Some(last) = self.last_transit {
-            let difference = (transit - last).unsigned_abs().min(u64::from(u32::MAX));
+            let difference = u64::from((transit.wrapping_sub(last) as i32).unsigned_abs());
             self.jitter_q4 = self.jitter_q4 + difference - ((self.jitter_q4 + 8) >> 4);
         }
         self.last_transit = Some(transit);
@@ -149,6 +149,17 @@ mod tests {
         reception.packet(SeqNo(0), 0, start);
         reception.packet(SeqNo(1), 20, at(start, 36));
         assert_eq!(reception.report(Ssrc(1), start).expect("packets came").jitter, 1);
+    }
+
+    /// Timestamps wrap, and so does their distance to the arrival.
+    #[test]
+    fn a_wrap_is_no_jitter() {
+        let (start, mut reception) = (Instant::now(), Reception::new(1000));
+        for (i, late) in [(0, 0), (1, 0), (2, 1), (3, 0)] {
+            let timestamp = (1u32 << 31).wrapping_sub(20).wrapping_add(20 * i as u32);
+            reception.packet(SeqNo(i), timestamp, at(start, 20 * i + late));
+        }
+        assert!(reception.report(Ssrc(1), start).expect("packets came").jitter <= 1);
     }
 
     #[test]

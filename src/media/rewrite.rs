@@ -69,6 +69,12 @@ impl<P: Copy + Default> Rewriter<P> {
         self.highest = SeqNo(first.0.saturating_sub(1));
     }
 
+    /// The numbers of `encoding` begin anew: another source sends it. What is remembered of the old ones
+    /// would give their numbers out twice.
+    pub fn forget(&mut self, encoding: u8) {
+        self.shifts.retain(|shift| shift.encoding != encoding);
+    }
+
     /// From the next packet on, payloads change by `payload`.
     pub fn set_payload(&mut self, payload: P) {
         if let Some(last) = self.shifts.last().copied() {
@@ -226,6 +232,18 @@ mod tests {
         let (encoding, seq, numbers) = rewriter.find(101).expect("sent before");
         assert_eq!((encoding, seq.0, numbers.seq.0), (0, 65_531, 101));
         assert_eq!(rewriter.find(sent.seq.wire() + 1), None, "not sent yet");
+    }
+
+    /// RFC 3711 §9.1: one number, one packet, or the cipher is broken.
+    #[test]
+    fn a_new_source_never_gets_a_number_that_was_given_out() {
+        let mut rewriter = started_at(1000);
+        (1000..1100).for_each(|seq| drop(map(&mut rewriter, seq)));
+        rewriter.forget(0);
+        assert_eq!(map(&mut rewriter, 1050), None);
+        rewriter.cut(0, SeqNo(1050), 0, ());
+        assert_eq!(map(&mut rewriter, 1050), Some(200));
+        assert_eq!(map(&mut rewriter, 1049), None);
     }
 
     proptest! {

@@ -37,9 +37,9 @@ impl Engine {
                     self.close_path(key, out);
                 }
             }
-            Command::AddProducer(spec) => self.add_producer(&spec),
+            Command::AddProducer(spec) => self.add_producer(now, &spec),
             Command::AddReplica { producer, home } => {
-                self.insert_producer(&producer, Source::Shard(home));
+                self.insert_producer(now, &producer, Source::Shard(home));
             }
             Command::Lend { producer, to } => self.add_borrower(now, producer, to, out),
             Command::Withdraw { producer, from } => {
@@ -137,9 +137,9 @@ impl Engine {
         }
     }
 
-    fn add_producer(&mut self, spec: &ProducerSpec) {
+    fn add_producer(&mut self, now: Instant, spec: &ProducerSpec) {
         let Some(&path_key) = self.path_keys.get(&spec.transport) else { return };
-        let key = self.insert_producer(spec, Source::Transport(path_key));
+        let key = self.insert_producer(now, spec, Source::Transport(path_key));
         let path = &mut self.paths[path_key];
         path.producers.push(key);
         for extension in Extension::ALL {
@@ -152,8 +152,8 @@ impl Engine {
         }
     }
 
-    fn insert_producer(&mut self, spec: &ProducerSpec, source: Source) -> usize {
-        let key = self.producers.insert(Producer::new(spec, source));
+    fn insert_producer(&mut self, now: Instant, spec: &ProducerSpec, source: Source) -> usize {
+        let key = self.producers.insert(Producer::new(spec, source, now));
         self.producer_keys.insert(spec.id, key);
         key
     }

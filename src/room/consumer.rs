@@ -31,6 +31,8 @@ pub(super) struct Consumer {
     payloads: Vec<PayloadMapping>,
     /// The encoding that is forwarded, or will be from its next key frame on.
     encoding: Option<u8>,
+    /// A higher encoding that takes over when a key frame of it begins.
+    pending: Option<u8>,
     /// Nothing is forwarded until the stream can begin cleanly.
     cut: Cut,
     rewriter: Rewriter<()>,
@@ -136,6 +138,7 @@ impl Consumer {
             kind: spec.kind,
             payloads: spec.payloads.clone(),
             encoding: None,
+            pending: None,
             cut: Cut::Paused,
             rewriter: Rewriter::new(first),
         }
@@ -156,7 +159,22 @@ impl Consumer {
         // Before the first packet there is nothing to continue.
         self.cut = if self.sent.last.is_some() { Cut::Switched } else { Cut::Paused };
         self.encoding = Some(encoding);
+        self.pending = None;
         true
+    }
+
+    /// Goes up to `encoding` when a key frame of it begins, and stays with the present one until then.
+    /// Returns whether that is a change.
+    pub(super) fn select_at_key_frame(&mut self, encoding: u8) -> bool {
+        self.pending.replace(encoding) != Some(encoding)
+    }
+
+    /// `encoding` is sent by another source from now on, whose numbers have nothing to do with the old ones.
+    pub(super) fn source_changed(&mut self, encoding: u8) {
+        self.rewriter.forget(encoding);
+        if self.encoding == Some(encoding) && self.sent.last.is_some() {
+            self.cut = Cut::Switched;
+        }
     }
 
     /// The encoding that is forwarded.
@@ -181,7 +199,13 @@ impl Consumer {
         clock_rate: u32,
         now: Instant,
     ) -> Option<Admitted> {
-        if self.paused || self.encoding != Some(packet.encoding) {
+        if self.paused {
+            return None;
+        }
+        if packet.key_frame && self.pending == Some(packet.encoding) {
+            self.select(packet.encoding);
+        }
+        if self.encoding != Some(packet.encoding) {
             return None;
         }
         let mapping = self.payloads.iter().find(|m| m.producer == packet.header.payload_type);

@@ -1,8 +1,8 @@
-//! RTCP comes in: sender reports and goodbyes of publishers, reports and key-frame wishes of receivers.
+//! RTCP comes in: sender reports of publishers, reports and wishes of receivers.
 
 use std::time::Instant;
 
-use crate::id::{ShardId, Ssrc};
+use crate::id::{MediaKind, ShardId, Ssrc};
 use crate::media::clock::SenderClock;
 use crate::room::parcel::Note;
 use crate::room::producer::{Route, Source, Stream};
@@ -105,6 +105,10 @@ impl Engine {
         encoding: u8,
         out: &mut impl Outbox,
     ) {
+        let feedback = self.producers[producer].feedback();
+        if self.producers[producer].kind == MediaKind::Audio || !(feedback.pli || feedback.fir) {
+            return;
+        }
         let encodings = &mut self.producers[producer].encodings;
         let Some(wanted) = encodings.get_mut(usize::from(encoding)) else { return };
         if wanted.key_frames.wish(now) {
@@ -152,7 +156,7 @@ impl Engine {
         let Some(ssrc) = wanted.ssrc else { return };
         let path = &mut self.paths[path_key];
         let (Some(to), Some(buffer)) = (path.transport.remote(), out.datagram()) else { return };
-        let written = if feedback.pli || !feedback.fir {
+        let written = if feedback.pli {
             write_picture_loss(buffer, path.own_ssrc, ssrc)
         } else {
             wanted.fir_count = wanted.fir_count.wrapping_add(1);

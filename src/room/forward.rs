@@ -137,9 +137,9 @@ impl Engine {
         if producer.paused {
             return;
         }
-        let best = producer.best_encoding(now);
+        let (best, steady) = (producer.best_encoding(now), producer.steady_encoding(now));
         let clock_rate = producer.clock_rate();
-        let mut wants_key_frame = false;
+        let mut wanted = None;
         for &key in &producer.consumers {
             let consumer = &mut self.consumers[key];
             let path = &mut self.paths[consumer.transport];
@@ -147,6 +147,11 @@ impl Engine {
                 continue;
             }
             let moved = follow(consumer, producer, best, now);
+            if let Some(steady) = steady.filter(|steady| Some(*steady) > consumer.encoding())
+                && consumer.select_at_key_frame(steady)
+            {
+                wanted = Some(steady);
+            }
             for packet in packets {
                 let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
                 match send(consumer, path, packet, bytes(packet), admitted, now, out) {
@@ -154,9 +159,11 @@ impl Engine {
                     Err(reason) => self.counters.drop(reason),
                 }
             }
-            wants_key_frame |= moved && consumer.awaits_key_frame();
+            if moved && consumer.awaits_key_frame() {
+                wanted = best;
+            }
         }
-        if let (true, Some(encoding)) = (wants_key_frame, best) {
+        if let Some(encoding) = wanted {
             self.wish_key_frame(now, producer_key, encoding, out);
         }
     }

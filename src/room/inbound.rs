@@ -217,12 +217,18 @@ impl Engine {
         };
         let clock_rate = producer.clock_rate();
         let encoding = producer.encodings.get_mut(usize::from(arrival.encoding))?;
-        encoding.latch(arrival.header.ssrc, clock_rate);
+        let is_new_source = encoding.latch(arrival.header.ssrc, clock_rate);
+        encoding.note_activity(arrival.received_at);
         // RFC 4588 §6.3: a retransmission is of another stream and mends no statistics of this one.
         if !arrival.repaired {
             encoding.reception.packet(arrival.seq, arrival.header.timestamp, arrival.received_at);
         }
         encoding.remember(packet, opened);
+        if is_new_source {
+            for &consumer in &producer.consumers {
+                self.consumers[consumer].source_changed(arrival.encoding);
+            }
+        }
         Some(opened)
     }
 

@@ -32,6 +32,7 @@ use slab::Slab;
 
 use crate::id::{ConsumerId, ProducerId, ShardId, TransportId};
 use crate::transport::{self, dtls};
+use crate::wire::MAX_DATAGRAM;
 use crate::wire::seq::SeqNo;
 use consumer::Consumer;
 pub use counters::{Counters, Drop};
@@ -54,7 +55,7 @@ pub struct Datagram<'a> {
 
 /// Where an engine puts what leaves the shard. Implemented by the shard's backends and the simulator.
 pub trait Outbox {
-    /// Room for one datagram of up to [`crate::wire::MAX_DATAGRAM`] bytes; `None` when nothing
+    /// [`DATAGRAM_ROOM`] bytes for one datagram; `None` when nothing
     /// more can be taken, a drop that the caller counts. Calling it again without [`Self::send`]
     /// offers the same room.
     fn datagram(&mut self) -> Option<&mut [u8]>;
@@ -66,6 +67,10 @@ pub trait Outbox {
     /// that the caller counts.
     fn hand_over(&mut self, to: ShardId, fill: &mut dyn FnMut(&mut Parcel)) -> bool;
 }
+
+/// Room that an [`Outbox`] offers for one datagram, in bytes: the longest one received, and what sealing it
+/// anew may add (tag, nonce, trailer, header extensions of our own).
+pub const DATAGRAM_ROOM: usize = MAX_DATAGRAM + 64;
 
 /// One shard's rooms.
 pub struct Engine {
@@ -157,6 +162,8 @@ impl Engine {
                 }
             }
         }
+        // Addresses lose consent, and old user names end with an ICE restart.
+        self.directory.follow(key, &mut self.paths[key]);
         if let Some(at) = self.paths[key].transport.next_timeout() {
             self.timers.schedule(Timer::Path(key), at);
         }

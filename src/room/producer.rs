@@ -14,6 +14,10 @@ use crate::room::spec::{EncodingSpec, Feedback, PayloadSpec, ProducerSpec};
 /// An encoding without packets for this long is not sent any more.
 pub(super) const ENCODING_SILENCE: Duration = Duration::from_millis(1500);
 
+/// An encoding that has been sent for this long is likely to stay: browsers begin with the lowest and add
+/// others as their own estimate grows.
+const STEADY: Duration = Duration::from_millis(1000);
+
 /// Where a producer's packets come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
@@ -27,6 +31,7 @@ pub(super) enum Source {
 pub(super) struct Producer {
     pub(super) id: ProducerId,
     pub(super) source: Source,
+    pub(super) kind: MediaKind,
     pub(super) paused: bool,
     pub(super) mid: Option<Mid>,
     pub(super) payloads: Vec<PayloadSpec>,
@@ -50,6 +55,8 @@ pub(super) struct Encoding {
     pub(super) nack: NackGenerator,
     /// Recent packets, for those who lost one on their way.
     pub(super) history: History<Opened>,
+    /// Since when packets have come without a long break.
+    steady_since: Instant,
     /// Counts our FIRs (RFC 5104 §4.3.1.1).
     pub(super) fir_count: u8,
 }
@@ -80,7 +87,7 @@ pub(super) struct Labels {
 }
 
 impl Producer {
-    pub(super) fn new(spec: &ProducerSpec, source: Source) -> Self {
+    pub(super) fn new(spec: &ProducerSpec, source: Source, now: Instant) -> Self {
         let clock_rate = spec.payloads.first().map_or(90_000, |payload| payload.clock_rate);
         let limits = match spec.kind {
             MediaKind::Audio => Limits::AUDIO,
@@ -89,6 +96,7 @@ impl Producer {
         Self {
             id: spec.id,
             source,
+            kind: spec.kind,
             paused: spec.paused,
             mid: spec.mid,
             payloads: spec.payloads.clone(),
@@ -96,7 +104,7 @@ impl Producer {
             encodings: spec
                 .encodings
                 .iter()
-                .map(|encoding| Encoding::new(*encoding, clock_rate, limits))
+                .map(|encoding| Encoding::new(*encoding, clock_rate, limits, now))
                 .collect(),
             consumers: Vec::new(),
             borrowers: Vec::new(),
@@ -157,6 +165,15 @@ impl Producer {
         highest.or_else(known).map(|index| index as u8)
     }
 
+    /// The highest encoding that has been sent for long enough to go up to it.
+    pub(super) fn steady_encoding(&self, now: Instant) -> Option<u8> {
+        let steady = |e: &Encoding| {
+            e.reception.is_active(now, ENCODING_SILENCE)
+                && now.saturating_duration_since(e.steady_since) >= STEADY
+        };
+        self.encodings.iter().rposition(steady).map(|index| index as u8)
+    }
+
     fn stream_of(&self, payload_type: PayloadType) -> Option<Stream> {
         self.payloads.iter().find_map(|payload| {
             if payload.payload_type == payload_type {
@@ -171,7 +188,7 @@ impl Producer {
 }
 
 impl Encoding {
-    fn new(spec: EncodingSpec, clock_rate: u32, limits: Limits) -> Self {
+    fn new(spec: EncodingSpec, clock_rate: u32, limits: Limits, now: Instant) -> Self {
         Self {
             spec,
             ssrc: None,
@@ -180,22 +197,33 @@ impl Encoding {
             key_frames: KeyFrameRequests::default(),
             nack: NackGenerator::default(),
             history: History::new(limits),
+            steady_since: now,
             fir_count: 0,
         }
     }
 
     /// A packet of `ssrc` came in. A new SSRC is a new stream: nothing of the old one counts any more.
-    pub(super) fn latch(&mut self, ssrc: Ssrc, clock_rate: u32) {
+    /// Returns whether there was an old one.
+    pub(super) fn latch(&mut self, ssrc: Ssrc, clock_rate: u32) -> bool {
         if self.ssrc == Some(ssrc) {
-            return;
+            return false;
         }
-        if self.ssrc.is_some() {
+        let is_new = self.ssrc.is_some();
+        if is_new {
             self.reception = Reception::new(clock_rate);
             self.clock = None;
             self.nack = NackGenerator::default();
             self.history.clear();
         }
         self.ssrc = Some(ssrc);
+        is_new
+    }
+
+    /// Notes that a packet came: since when the encoding is sent without a break.
+    pub(super) fn note_activity(&mut self, arrival: Instant) {
+        if !self.reception.is_active(arrival, ENCODING_SILENCE) {
+            self.steady_since = arrival;
+        }
     }
 
     /// Keeps a packet for a while. A key frame that begins grants all wishes, and what was lost before it

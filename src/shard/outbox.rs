@@ -8,13 +8,8 @@ use super::handover::Outlets;
 use super::io::Transmit;
 use super::sys::SendQueue;
 use crate::id::ShardId;
-use crate::room;
 use crate::room::parcel::Parcel;
-use crate::wire::MAX_DATAGRAM;
-
-/// Room offered for one datagram, in bytes: the longest one received, and what sealing it anew may
-/// add (tag, nonce, trailer, header extensions of our own).
-pub(super) const DATAGRAM_ROOM: usize = MAX_DATAGRAM + 64;
+use crate::room::{self, DATAGRAM_ROOM};
 
 /// The send side of a shard, kept from turn to turn.
 pub(super) struct Departures {

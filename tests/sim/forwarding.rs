@@ -349,3 +349,57 @@ fn asking_for_everything_does_not_amplify() {
     assert!(again > 0 && again <= sent / 2 + 20, "{again} for {sent}");
     assert!(after.dropped(Drop::ResentLately) + after.dropped(Drop::ResendBudget) > 10_000);
 }
+
+/// Browsers begin with the lowest encoding and add the others: viewers go up with them.
+#[test]
+fn viewers_go_up_when_higher_encodings_begin() {
+    let mut world = World::new(18, 2, Weather::CALM);
+    let (publisher, near, far) = (world.join(0), world.join(0), world.join(1));
+    let mut sources = simulcast(&world, 500);
+    sources[0].payload_len = 100;
+    sources.iter_mut().skip(1).for_each(|source| source.active = false);
+    let video = world.publish(publisher, sources);
+    world.consume(near, video);
+    world.consume(far, video);
+    world.run(seconds(3));
+    for index in [1, 2] {
+        let now = world.now;
+        let source = &mut world.peers[publisher].sources[index];
+        (source.active, source.next_frame, source.wants_key_frame) = (true, now, true);
+    }
+    world.run(seconds(5));
+    world.check_sinks();
+    for sink in sinks(&world) {
+        assert_eq!(sink.missing(), 0, "the switch leaves no gap");
+        let newest = sink.packets.values().last().expect("packets");
+        assert_eq!(newest.len, 900, "the highest encoding's packets are large");
+    }
+    let asked: u64 = world.peers[publisher].sources.iter().map(|s| s.key_frame_requests).sum();
+    assert!(asked <= 6, "{asked} key frames asked for");
+}
+
+/// A publisher's stream comes from another SSRC, with numbers of its own (RFC 3550 §8.2). Every outgoing
+/// number must still be used once only, or the cipher is broken (RFC 3711 §9.1): the sinks check that.
+#[test]
+fn a_new_ssrc_of_the_same_track_continues_the_stream() {
+    let mut world = World::new(19, 2, Weather::CALM);
+    let (publisher, near, far) = (world.join(0), world.join(0), world.join(1));
+    let sources = simulcast(&world, 500);
+    let video = world.publish(publisher, sources);
+    world.consume(near, video);
+    world.consume(far, video);
+    for round in 0..5u32 {
+        world.run(seconds(2));
+        for (index, source) in world.peers[publisher].sources.iter_mut().enumerate() {
+            // The numbers overlap with those that went before.
+            source.begin_anew(9000 + 10 * round + index as u32, 100 * u64::from(round));
+        }
+    }
+    world.run(seconds(3));
+    world.check_sinks();
+    for sink in sinks(&world) {
+        assert_eq!(sink.missing(), 0);
+        let newest = sink.packets.values().last().expect("packets").stamp.captured;
+        assert!(newest > 12_900_000, "it goes on: {newest} µs");
+    }
+}

@@ -184,6 +184,16 @@ impl Source {
         (seq, packet)
     }
 
+    /// Another SSRC sends the track from now on, beginning with number `65_000 + offset`.
+    pub fn begin_anew(&mut self, ssrc: u32, offset: u64) {
+        self.ssrc = Ssrc(ssrc);
+        self.seq = SeqNo(65_000 + offset);
+        self.timestamp_base = ssrc.wrapping_mul(2_654_435_761);
+        self.says_labels = true;
+        self.wants_key_frame = true;
+        self.kept.clear();
+    }
+
     /// The SSRC of this source's retransmissions.
     pub fn rtx_ssrc(&self) -> Ssrc {
         Ssrc(self.ssrc.0 + 50_000)
@@ -254,6 +264,8 @@ fn read_stamp(kind: MediaKind, payload: &[u8]) -> Stamp {
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
     pub timestamp: u32,
+    /// Bytes of payload.
+    pub len: usize,
     pub stamp: Stamp,
 }
 
@@ -300,7 +312,7 @@ impl Sink {
         let payload = header.payload(packet).expect("honest padding");
         let stamp = read_stamp(self.kind, payload);
         assert_eq!(stamp.source, self.source, "nobody else's media");
-        let received = Received { timestamp: header.timestamp, stamp };
+        let received = Received { timestamp: header.timestamp, len: payload.len(), stamp };
         for (id, data) in Elements::of(header, packet) {
             if id == CONSUMER_MID_ID {
                 self.mids.push(Mid::new(data).expect("a valid MID"));

@@ -1,6 +1,6 @@
 //! A simulated participant: one transport with preset keys, that sends and receives as a browser would.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ pub struct Peer {
     pub ice: Credentials,
     pub sources: Vec<Source>,
     /// By the SSRC that the consumer was given.
-    pub sinks: HashMap<Ssrc, Sink>,
+    pub sinks: BTreeMap<Ssrc, Sink>,
     /// Consumers that were closed; packets of theirs may still be under way.
     pub closed_sinks: Vec<Sink>,
     /// Transport-wide feedback messages received, and the packets that they report.
@@ -68,7 +68,7 @@ impl Peer {
             address,
             ice,
             sources: Vec::new(),
-            sinks: HashMap::new(),
+            sinks: BTreeMap::new(),
             closed_sinks: Vec::new(),
             feedback: 0,
             packets_reported: 0,
@@ -252,6 +252,7 @@ impl Peer {
             Packet::PictureLoss(loss) => {
                 let mut own = self.sources.iter_mut();
                 let source = own.find(|s| s.ssrc == loss.media).expect("one of ours");
+                assert_eq!(source.kind, MediaKind::Video, "audio has no key frames");
                 source.wants_key_frame = true;
                 source.key_frame_requests += 1;
             }

@@ -13,7 +13,7 @@ use shardcast::room::parcel::Parcel;
 use shardcast::room::spec::{
     Command, ConsumerSpec, EncodingSpec, Event, Feedback, PayloadMapping, PayloadSpec, ProducerSpec,
 };
-use shardcast::room::{Datagram, Engine, Outbox};
+use shardcast::room::{DATAGRAM_ROOM, Datagram, Engine, Outbox};
 use shardcast::transport::dtls::Identity;
 use shardcast::transport::ice::Credentials;
 use shardcast::transport::srtp::{Keys, Master, Profile};
@@ -66,7 +66,7 @@ pub struct Published {
 
 /// Collects what an engine sends during one call.
 struct Collector {
-    room: Box<[u8; 1500]>,
+    room: Box<[u8; DATAGRAM_ROOM]>,
     sent: Vec<(SocketAddr, Vec<u8>)>,
     parcels: Vec<(ShardId, Box<Parcel>)>,
     /// Free slots of the queues to each shard.
@@ -349,7 +349,7 @@ impl World {
 
     fn with_engine(&mut self, shard: usize, call: impl FnOnce(&mut Engine, &mut Collector)) {
         let mut out = Collector {
-            room: Box::new([0; 1500]),
+            room: Box::new([0; DATAGRAM_ROOM]),
             sent: Vec::new(),
             parcels: Vec::new(),
             free: self.shards.iter().map(|s| PARCEL_QUEUE - s.parcels.len()).collect(),
