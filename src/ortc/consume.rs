@@ -5,10 +5,9 @@ use super::types::*;
 use super::{Consumable, Producible};
 use crate::id::{Codec, Extension, MediaKind, Mid, Ssrc};
 
-/// Feedback that receivers must not be asked for, since nobody would answer: retransmission needs a
-/// packet history, the other two a bandwidth estimate, and neither is there yet towards consumers.
-const UNANSWERED_TO_CONSUMERS: &[(&str, &str)] =
-    &[("nack", ""), ("goog-remb", ""), ("transport-cc", "")];
+/// Feedback that receivers must not be asked for, since nobody would answer: there is no bandwidth
+/// estimate yet towards consumers.
+const UNANSWERED_TO_CONSUMERS: &[(&str, &str)] = &[("goog-remb", ""), ("transport-cc", "")];
 
 /// See [`super::consume()`].
 pub(super) fn consume(

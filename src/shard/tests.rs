@@ -12,11 +12,11 @@ use super::clock::Moment;
 use super::counters::Counters;
 use super::io::{ARENA_LEN, Io, MAX_BATCH, MAX_DRAIN, Transmit};
 use super::mmsg::Mmsg;
-use super::outbox::DATAGRAM_ROOM;
 use super::socket::Socket;
 use super::sys::{self, SendQueue};
 use super::uring::Uring;
 use super::wake::Waker;
+use crate::room::DATAGRAM_ROOM;
 use crate::wire::MAX_DATAGRAM;
 
 /// Longest wait for anything.

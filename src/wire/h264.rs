@@ -68,9 +68,10 @@ impl Descriptor {
         Ok(found)
     }
 
-    /// Whether decoding can begin here.
+    /// Whether decoding can begin here: at the parameter set, without which an IDR picture cannot be read.
+    /// Browsers send one before each, and a later slice of the picture must not be taken for its start.
     pub const fn is_key_frame_start(&self) -> bool {
-        self.has_idr || self.has_parameter_set
+        self.has_parameter_set
     }
 
     fn note(&mut self, nal_type: u8) {
@@ -92,7 +93,7 @@ impl Descriptor {
     }
 }
 
-/// Whether the RTP payload begins a key frame: an IDR picture or the parameter set in front of it.
+/// Whether the RTP payload begins a key frame: the parameter set in front of an IDR picture.
 pub fn is_key_frame_start(payload: &[u8]) -> bool {
     Descriptor::parse(payload).is_ok_and(|found| found.is_key_frame_start())
 }

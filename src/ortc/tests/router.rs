@@ -48,7 +48,9 @@ fn only_answered_feedback_is_advertised() {
         let expected: &[_] = match (codec.kind, codec::is_rtx(&codec.mime_type)) {
             (_, true) => &[],
             (MediaKind::Audio, _) => &[("transport-cc", "")],
-            (MediaKind::Video, _) => &[("transport-cc", ""), ("nack", "pli"), ("ccm", "fir")],
+            (MediaKind::Video, _) => {
+                &[("transport-cc", ""), ("nack", ""), ("nack", "pli"), ("ccm", "fir")]
+            }
         };
         assert_eq!(listed, expected, "{}", codec.mime_type);
     }
