@@ -6,5 +6,6 @@
 pub mod arrivals;
 pub mod clock;
 pub mod keyframe;
+pub mod layers;
 pub mod reception;
 pub mod rewrite;
