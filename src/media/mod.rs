@@ -8,6 +8,7 @@ pub mod budget;
 pub mod clock;
 pub mod history;
 pub mod keyframe;
+pub mod layers;
 pub mod nack;
 pub mod reception;
 pub mod rewrite;

@@ -55,6 +55,23 @@ impl PictureId {
         let value = u16::from_be_bytes([first & 0x7f, reader.u8()?]);
         Ok(Self { value, long: true })
     }
+
+    /// Adds `shift` to the number that `bytes` begin with, which keeps its width. Returns the number's
+    /// length in bytes, `None` if it is cut off.
+    pub(in crate::wire) fn shift(bytes: &mut [u8], shift: u16) -> Option<usize> {
+        match bytes {
+            [first, ..] if *first & 0x80 == 0 => {
+                *first = first.wrapping_add(shift as u8) & 0x7f;
+                Some(1)
+            }
+            [first, second, ..] => {
+                let value = u16::from_be_bytes([*first, *second]).wrapping_add(shift) | 0x8000;
+                [*first, *second] = value.to_be_bytes();
+                Some(2)
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Descriptor {
@@ -84,6 +101,20 @@ impl Descriptor {
     /// Whether the packet begins a frame.
     pub const fn is_frame_start(&self) -> bool {
         self.partition_start && self.partition == 0
+    }
+}
+
+/// Adds to a payload's picture id (which stays as wide as it is) and TL0PICIDX, in place: one outgoing stream
+/// counts on whatever is left out of it and wherever it comes from. What is absent stays absent.
+pub fn rewrite(payload: &mut [u8], picture_shift: u16, tl0_shift: u8) {
+    let [first, extended, rest @ ..] = payload else { return };
+    if *first & 0x80 == 0 {
+        return;
+    }
+    let [has_picture_id, has_tl0] = [0x80, 0x40].map(|bit| *extended & bit != 0);
+    let picture_id = if has_picture_id { PictureId::shift(rest, picture_shift) } else { Some(0) };
+    if has_tl0 && let Some(tl0) = picture_id.and_then(|len| rest.get_mut(len)) {
+        *tl0 = tl0.wrapping_add(tl0_shift);
     }
 }
 
@@ -199,6 +230,38 @@ mod tests {
         second_partition[0] |= 1;
         assert!(!is_key_frame_start(&second_partition));
         assert!(!is_key_frame_start(&KEY[..6]), "no data");
+    }
+
+    #[test]
+    fn numbers_are_shifted_in_place() {
+        for flags in 0..16u8 {
+            for (id, shifted) in [(&[0x92, 0x34][..], &[0x92, 0x2f][..]), (&[0x03], &[0x7e])] {
+                let payload = |id: &[u8], tl0| {
+                    let mut payload = vec![0x80, flags << 4];
+                    payload.extend_from_slice(if flags & 8 != 0 { id } else { &[] });
+                    payload.extend((flags & 4 != 0).then_some(tl0));
+                    payload.extend([0x55; 4]);
+                    payload
+                };
+                let mut found = payload(id, 254);
+                rewrite(&mut found, 0u16.wrapping_sub(5), 3);
+                assert_eq!(found, payload(shifted, 1), "flags {flags}");
+                for len in 0..found.len() {
+                    rewrite(&mut found[..len], 1, 1);
+                }
+            }
+        }
+        let mut bare = [0x10, 0xff, 0xff, 0xff];
+        rewrite(&mut bare, 1, 1);
+        assert_eq!(bare, [0x10, 0xff, 0xff, 0xff], "no extension");
+    }
+
+    #[test]
+    fn a_long_picture_id_wraps_at_15_bits() {
+        // RFC 7741 §4.2.
+        let mut payload = [0x80, 0x80, 0xff, 0xff, 0x00];
+        rewrite(&mut payload, 2, 0);
+        assert_eq!(payload, [0x80, 0x80, 0x80, 0x01, 0x00]);
     }
 
     #[test]

@@ -1,0 +1,232 @@
+//! What one packet says about its frame, the same for every codec.
+
+use crate::id::Codec;
+use crate::wire::{av1, dependency, h264, vp8, vp9};
+
+/// Most layers of either sort that are told apart: VP9 numbers them with 3 bits.
+pub(super) const MAX_LAYERS: u8 = 8;
+
+/// One packet's frame. In a layered picture (VP9, AV1) each spatial layer has its own frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameInfo {
+    /// The frame begins in this packet. Not known for H.264 without dependency descriptor, except for key frames.
+    pub begins_frame: bool,
+    /// The frame ends in this packet.
+    pub ends_frame: bool,
+    /// Decoding can begin with this packet: it is the first of a key frame.
+    pub key_frame: bool,
+    /// What decoding needs besides frames is here: always, but for an H.264 key frame whose parameter sets came in
+    /// an earlier packet.
+    pub self_contained: bool,
+    /// Spatial layer within the encoding, 0 to 7.
+    pub spatial: u8,
+    /// Temporal layer, 0 to 7.
+    pub temporal: u8,
+    /// The picture's or frame's number; without it no layer can be left out.
+    pub number: Option<Number>,
+    /// Each frame has a number of its own, not only each picture.
+    pub numbered_by_frame: bool,
+    /// What the frame refers to.
+    pub references: References,
+    /// Counts the frames of temporal layer 0.
+    pub tl0: Option<u8>,
+    /// The frame number of the dependency descriptor.
+    pub dependency_number: Option<u16>,
+}
+
+/// A number that wraps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number {
+    /// The number as it stands on the wire.
+    pub value: u16,
+    /// Its width: 7, 15 or 16 bits.
+    pub bits: u8,
+}
+
+/// What a frame refers to, as far as its packets say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum References {
+    /// Anything before it in its own and lower temporal layers.
+    Unknown,
+    /// Frames of lower temporal layers only: its layer may be taken up here.
+    Below,
+    /// These frames and no others.
+    Listed {
+        /// Bit `n`: the frame whose number is lower by `n + 1`; with picture numbers, its frame of the same spatial
+        /// layer.
+        earlier: u64,
+        /// It also refers to frames further back.
+        far: bool,
+        /// It refers to the next lower spatial layer of its picture; only with picture numbers.
+        inter_layer: bool,
+    },
+}
+
+/// What an encoding's packets said about its structure: the room keeps one per encoding.
+#[derive(Clone, Debug, Default)]
+pub struct Structure {
+    /// From dependency descriptors.
+    pub dependency: Option<dependency::Structure>,
+    /// The repeating pattern of VP9's non-flexible mode, and the picture that announced it.
+    group: Option<(vp9::Group, Number)>,
+}
+
+impl References {
+    /// No references at all.
+    pub const NONE: Self = Self::Listed { earlier: 0, far: false, inter_layer: false };
+}
+
+impl Number {
+    /// How far `self` lies after `other`, in `0..2^bits`.
+    fn since(self, other: Self) -> u16 {
+        self.value.wrapping_sub(other.value) & self.mask()
+    }
+
+    fn mask(self) -> u16 {
+        u16::MAX >> (16 - u16::from(self.bits))
+    }
+}
+
+impl From<vp8::PictureId> for Number {
+    fn from(id: vp8::PictureId) -> Self {
+        Self { value: id.value, bits: if id.long { 15 } else { 7 } }
+    }
+}
+
+impl FrameInfo {
+    /// Reads a packet's payload and its dependency descriptor, if it has one; `structure` is its encoding's, and
+    /// learns from the packets that announce one. What is malformed counts as absent.
+    ///
+    /// VP8 and VP9 tell their layers in the payload; the descriptor serves AV1 and H.264.
+    pub fn read(
+        codec: Codec,
+        payload: &[u8],
+        marker: bool,
+        dependency: Option<&[u8]>,
+        structure: &mut Structure,
+    ) -> Self {
+        let mut frame = Self::plain(marker);
+        let element = dependency.unwrap_or_default();
+        frame.dependency_number =
+            dependency::Descriptor::parse(element).ok().map(|descriptor| descriptor.frame_number);
+        match codec {
+            Codec::Vp8 => frame.read_vp8(payload),
+            Codec::Vp9 => frame.read_vp9(payload, structure),
+            Codec::Av1 => {
+                frame.key_frame = av1::is_key_frame_start(payload);
+                frame.read_dependency(element, &mut structure.dependency);
+            }
+            Codec::H264 => {
+                let found = h264::Descriptor::parse(payload);
+                frame.key_frame = found.is_ok_and(|found| found.is_key_frame_start());
+                frame.self_contained = found.is_ok_and(|found| found.has_parameter_set);
+                frame.read_dependency(element, &mut structure.dependency);
+            }
+            Codec::Opus => {
+                (frame.begins_frame, frame.ends_frame, frame.key_frame) = (true, true, true);
+            }
+        }
+        frame.begins_frame |= frame.key_frame;
+        frame
+    }
+
+    fn plain(marker: bool) -> Self {
+        Self {
+            begins_frame: false,
+            ends_frame: marker,
+            key_frame: false,
+            self_contained: true,
+            spatial: 0,
+            temporal: 0,
+            number: None,
+            numbered_by_frame: false,
+            references: References::Unknown,
+            tl0: None,
+            dependency_number: None,
+        }
+    }
+
+    fn read_vp8(&mut self, payload: &[u8]) {
+        let Ok(descriptor) = vp8::Descriptor::parse(payload) else { return };
+        self.begins_frame = descriptor.is_frame_start();
+        self.key_frame = vp8::is_key_frame_start(payload);
+        self.tl0 = descriptor.tl0_picture_index;
+        let Some(picture_id) = descriptor.picture_id else { return };
+        self.number = Some(picture_id.into());
+        if self.key_frame {
+            self.references = References::NONE;
+        } else if let Some(temporal) = descriptor.temporal {
+            self.temporal = temporal.id;
+            // Layer 0 has nothing below it; there the bit would mean nothing.
+            if temporal.sync && temporal.id > 0 {
+                self.references = References::Below;
+            }
+        }
+    }
+
+    fn read_vp9(&mut self, payload: &[u8], structure: &mut Structure) {
+        let Ok(descriptor) = vp9::Descriptor::parse(payload) else { return };
+        self.begins_frame = descriptor.frame_start;
+        self.ends_frame = descriptor.frame_end;
+        self.key_frame = vp9::is_key_frame_start(payload);
+        let Some(number) = descriptor.picture_id.map(Number::from) else { return };
+        self.number = Some(number);
+        if descriptor.spatial_layers.is_some() {
+            structure.group = descriptor.group(payload).map(|group| (group, number));
+        }
+        let mut inter_layer = false;
+        let mut switching_up = false;
+        if let Some(layer) = descriptor.layer {
+            (self.spatial, self.temporal) = (layer.spatial, layer.temporal);
+            self.tl0 = layer.tl0_picture_index;
+            inter_layer = layer.inter_layer && layer.spatial > 0;
+            switching_up = layer.switching_up && layer.temporal > 0;
+        }
+        let listed = if !descriptor.inter_picture {
+            Some([0; 3])
+        } else if descriptor.flexible {
+            Some(descriptor.references)
+        } else {
+            let pattern =
+                structure.group.as_ref().map(|(group, at)| group.picture(number.since(*at)));
+            // A pattern that does not fit the picture says nothing about it.
+            pattern.filter(|picture| picture.temporal == self.temporal).map(|p| p.references)
+        };
+        self.references = match listed {
+            Some(distances) => listed_pictures(distances, inter_layer),
+            // RFC 9628 promises this for layers above the picture's own; encoders set the bit where the
+            // picture itself refers to lower layers only.
+            None if switching_up => References::Below,
+            None => References::Unknown,
+        };
+    }
+
+    fn read_dependency(&mut self, element: &[u8], structure: &mut Option<dependency::Structure>) {
+        let Ok(found) = dependency::Frame::read(element, structure) else { return };
+        let descriptor = found.descriptor;
+        self.begins_frame = descriptor.frame_start;
+        self.ends_frame = descriptor.frame_end;
+        let has_references = found.references != 0 || found.refers_far;
+        self.key_frame &= descriptor.frame_start && !has_references && found.spatial == 0;
+        (self.spatial, self.temporal) = (found.spatial, found.temporal);
+        self.number = Some(Number { value: descriptor.frame_number, bits: 16 });
+        self.numbered_by_frame = true;
+        self.references = References::Listed {
+            earlier: found.references,
+            far: found.refers_far,
+            inter_layer: false,
+        };
+    }
+}
+
+/// Distances in pictures, of which 0 stands for none, as a mask.
+fn listed_pictures(distances: [u8; 3], inter_layer: bool) -> References {
+    let (mut earlier, mut far) = (0, false);
+    for distance in distances.into_iter().filter(|distance| *distance > 0) {
+        match 1u64.checked_shl(u32::from(distance) - 1) {
+            Some(bit) => earlier |= bit,
+            None => far = true,
+        }
+    }
+    References::Listed { earlier, far, inter_layer }
+}

@@ -1,0 +1,388 @@
+//! Which packets of a producer one consumer gets.
+
+use crate::media::layers::frame::MAX_LAYERS;
+use crate::media::layers::pictures::{Fate, Picture, Pictures, Reach};
+use crate::media::layers::{FrameInfo, Kind, Layer, References, Verdict};
+use crate::wire::seq::SeqNo;
+
+/// How many packets, sent after a key frame's first one, may have come before it. mediasoup keeps 30; a lost
+/// packet is back after a round trip, which is 128 packets at 10 Mbit/s and 120 ms.
+pub const MAX_LATE: u64 = 128;
+
+/// For how many pictures (or frames) a layer that cannot be taken up counts as being sent: about one second.
+const BLOCKED_FOR: u64 = 32;
+
+/// The state of one consumer of video. About 600 bytes, no heap.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    kind: Kind,
+    target: Option<Layer>,
+    flow: Option<Flow>,
+    approach: Approach,
+}
+
+/// The encoding that is being forwarded.
+#[derive(Clone, Debug)]
+struct Flow {
+    encoding: u8,
+    /// The first packet, and the highest so far.
+    first: SeqNo,
+    highest: SeqNo,
+    /// Highest layers of the current picture; a new target counts from the next picture on.
+    limit: Layer,
+    /// What can be forwarded without a reference to something that was left out.
+    reach: Reach,
+    pictures: Pictures,
+    /// Number of the current picture's first frame, and spatial layer of its last.
+    picture_start: u64,
+    last_spatial: u8,
+    /// The verdict on the packet before.
+    forwards: bool,
+    /// The last picture (its start) of which a spatial layer was left out that cannot be taken up just so,
+    /// and the lowest such layer.
+    blocked: Option<(u64, u8)>,
+}
+
+/// What has been seen of the encoding that is waited for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Approach {
+    highest: Option<SeqNo>,
+    /// Bit `n`: packet `highest - n` came.
+    seen: u128,
+}
+
+impl Selector {
+    /// A consumer that gets nothing yet.
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, target: None, flow: None, approach: Approach::default() }
+    }
+
+    /// Wants these layers, or nothing at all. Higher layers are left out from the next picture on; others are taken
+    /// up where that breaks nothing. After `None` the stream begins again with a key frame.
+    pub fn set_target(&mut self, target: Option<Layer>) {
+        let layer = |target: Option<Layer>| target.map(|target| target.spatial);
+        if layer(target) != layer(self.target) {
+            self.approach = Approach::default();
+        }
+        let highest = MAX_LAYERS - 1;
+        self.target =
+            target.map(|target| Layer { temporal: target.temporal.min(highest), ..target });
+        if target.is_none() {
+            self.flow = None;
+        }
+    }
+
+    /// The wanted layers.
+    pub fn target(&self) -> Option<Layer> {
+        self.target
+    }
+
+    /// The highest layers that are being forwarded. The temporal one may lie above those that the stream has.
+    pub fn current(&self) -> Option<Layer> {
+        let flow = self.flow.as_ref()?;
+        let reach = flow.allowed();
+        let top = reach.top()?;
+        let temporal = reach.of(top) - 1;
+        let spatial = if self.kind == Kind::Simulcast { flow.encoding } else { top };
+        Some(Layer { spatial, temporal })
+    }
+
+    /// The encoding that a key frame is needed of before the wanted layers can be forwarded.
+    pub fn needs_key_frame(&self) -> Option<u8> {
+        let target = self.target?;
+        let encoding = self.encoding_of(target);
+        let flow = self.flow.as_ref().filter(|flow| flow.encoding == encoding);
+        flow.is_none_or(|flow| flow.is_blocked(self.kind, target)).then_some(encoding)
+    }
+
+    /// Decides about one packet of the producer, in order of arrival: packet `seq` of encoding `encoding`.
+    /// Packets without payload are not for it.
+    pub fn admit(&mut self, encoding: u8, seq: SeqNo, frame: &FrameInfo) -> Verdict {
+        let Some(target) = self.target else { return Verdict::Ignore };
+        let wanted = self.encoding_of(target);
+        if let Some(flow) = &mut self.flow
+            && flow.encoding == encoding
+        {
+            return flow.admit(self.kind, target, seq, frame);
+        }
+        if encoding != wanted {
+            return Verdict::Ignore;
+        }
+        let can_begin = frame.key_frame && self.approach.can_begin(seq, frame.self_contained);
+        self.approach.note(seq);
+        if !can_begin {
+            return Verdict::Ignore;
+        }
+        self.approach = Approach::default();
+        let flow = self.flow.insert(Flow::new(encoding, seq, self.kind, target));
+        match flow.admit(self.kind, target, seq, frame) {
+            Verdict::Forward { marker, .. } => Verdict::Forward { marker, switch: true },
+            verdict => verdict,
+        }
+    }
+
+    fn encoding_of(&self, target: Layer) -> u8 {
+        if self.kind == Kind::Simulcast { target.spatial } else { 0 }
+    }
+}
+
+impl Approach {
+    fn note(&mut self, seq: SeqNo) {
+        let highest = self.highest.unwrap_or(seq).max(seq);
+        let passed = highest.0 - self.highest.unwrap_or(seq).0;
+        self.seen =
+            u32::try_from(passed).ok().and_then(|by| self.seen.checked_shl(by)).unwrap_or(0);
+        self.highest = Some(highest);
+        if let Some(bit) = bit(highest.0 - seq.0) {
+            self.seen |= bit;
+        }
+    }
+
+    fn saw(&self, seq: u64) -> bool {
+        let age = self.highest.and_then(|highest| highest.0.checked_sub(seq));
+        age.and_then(bit).is_some_and(|bit| self.seen & bit != 0)
+    }
+
+    /// Whether the stream can begin with key frame packet `seq`. One whose parameter sets are in a packet before it
+    /// must not overtake them: then it is they that begin the frame, or there are none.
+    fn can_begin(&self, seq: SeqNo, self_contained: bool) -> bool {
+        let is_late = self.highest.is_some_and(|highest| highest.0 > seq.0 + MAX_LATE);
+        !is_late && (self_contained || seq.0.checked_sub(1).is_some_and(|before| self.saw(before)))
+    }
+}
+
+fn bit(age: u64) -> Option<u128> {
+    1u128.checked_shl(u32::try_from(age).ok()?)
+}
+
+impl Flow {
+    fn new(encoding: u8, first: SeqNo, kind: Kind, target: Layer) -> Self {
+        Self {
+            encoding,
+            first,
+            highest: first,
+            limit: limit(kind, encoding, target, target),
+            reach: Reach::default(),
+            pictures: Pictures::new(),
+            picture_start: 0,
+            last_spatial: 0,
+            forwards: true,
+            blocked: None,
+        }
+    }
+
+    fn allowed(&self) -> Reach {
+        self.reach.within(self.limit.spatial, self.limit.temporal)
+    }
+
+    fn admit(&mut self, kind: Kind, target: Layer, seq: SeqNo, frame: &FrameInfo) -> Verdict {
+        if seq < self.first {
+            return Verdict::Ignore;
+        }
+        let marker = self.judge(kind, target, seq, frame);
+        self.highest = self.highest.max(seq);
+        match marker {
+            Some(marker) => Verdict::Forward { marker: marker.then_some(true), switch: false },
+            None => Verdict::Skip,
+        }
+    }
+
+    /// Whether the packet is forwarded, and then whether it ends the picture.
+    fn judge(&mut self, kind: Kind, target: Layer, seq: SeqNo, frame: &FrameInfo) -> Option<bool> {
+        let Some(number) = frame.number else {
+            // Nothing can be left out of a stream without numbers; in another one, such a packet is a
+            // malformed part of the frame before.
+            return self.forwards.then_some(false);
+        };
+        let mut number = self.pictures.extend(number);
+        if seq > self.highest && self.pictures.newest().is_some_and(|newest| number < newest) {
+            // Sent later, yet numbered lower: the encoder has begun to count anew.
+            self.pictures.clear();
+            number = self.pictures.extend(frame.number?);
+        }
+        let slot = if frame.numbered_by_frame { 0 } else { frame.spatial };
+        self.forwards = match self.pictures.fate(number, slot) {
+            Fate::Forwarded => {
+                // The first packet of a VP8 key frame, which alone tells that it is one, after another.
+                if frame.key_frame && self.pictures.newest() == Some(number) {
+                    self.take_up(number, frame);
+                }
+                true
+            }
+            Fate::Skipped => false,
+            Fate::Unknown => self.decide(kind, target, number, slot, frame),
+        };
+        let picture = self.pictures.picture(number)?;
+        self.forwards.then_some(frame.ends_frame && frame.spatial == picture.top)
+    }
+
+    /// Decides about a frame of which nothing has come before.
+    fn decide(
+        &mut self,
+        kind: Kind,
+        target: Layer,
+        number: u64,
+        slot: u8,
+        frame: &FrameInfo,
+    ) -> bool {
+        let is_late = self.pictures.newest().is_some_and(|newest| number < newest);
+        if !is_late {
+            self.begin_frame(kind, target, number, frame);
+        }
+        let Some(picture) = self.pictures.picture(number).copied() else { return false };
+        let flows = frame.temporal < picture.allowed.of(frame.spatial);
+        let is_wanted =
+            frame.spatial <= self.limit.spatial && frame.temporal <= self.limit.temporal;
+        let may_take_up = !is_late && is_wanted;
+        let forward = match frame.references {
+            References::Unknown => flows,
+            References::Below => {
+                flows || may_take_up && frame.temporal <= self.reach.of(frame.spatial)
+            }
+            References::Listed { .. } => match self.references(number, frame) {
+                Fate::Forwarded => flows || may_take_up,
+                Fate::Skipped => false,
+                Fate::Unknown => flows,
+            },
+        };
+        if let Some(picture) = self.pictures.picture(number) {
+            picture.decide(slot, forward);
+        }
+        if forward {
+            self.await_references(number, frame);
+        }
+        if is_late {
+            return forward;
+        }
+        if forward {
+            self.take_up(number, frame);
+        } else {
+            self.reach.lower(frame.spatial, frame.temporal);
+            if self.reach.of(frame.spatial) == 0 {
+                let lowest = self.blocked.filter(|(picture, _)| *picture == self.picture_start);
+                let spatial = lowest.map_or(frame.spatial, |(_, lowest)| lowest.min(frame.spatial));
+                self.blocked = Some((self.picture_start, spatial));
+            }
+        }
+        forward
+    }
+
+    /// A frame that is not older than any other comes: its picture may be a new one.
+    fn begin_frame(&mut self, kind: Kind, target: Layer, number: u64, frame: &FrameInfo) {
+        let is_new = self.pictures.newest() != Some(number);
+        let continues_picture = frame.numbered_by_frame
+            && frame.spatial > self.last_spatial
+            && number > self.picture_start;
+        let begins_picture = is_new && !continues_picture;
+        if begins_picture {
+            self.picture_start = number;
+        }
+        self.last_spatial = frame.spatial;
+        if begins_picture {
+            // Frames that are still missing belong to the old limit.
+            let old = Picture::new(self.allowed());
+            if self.pictures.newest().is_some() && number > 0 {
+                self.pictures.advance(number - 1, old);
+            }
+            self.limit = limit(kind, self.encoding, target, self.limit);
+        }
+        if is_new {
+            let mut picture = Picture::new(self.allowed());
+            if begins_picture && frame.spatial == 0 && frame.references == References::NONE {
+                // The other layers of a key picture will be taken up as they come. Where they do not, the
+                // packet has its marker already.
+                picture.top = self.limit.spatial;
+            } else if !begins_picture {
+                let top = self.pictures.picture(self.picture_start).map_or(0, |first| first.top);
+                picture.top = top.max(picture.top);
+            }
+            self.pictures.advance(number, picture);
+        }
+    }
+
+    /// The frame is forwarded, and with it what depends on it alone.
+    fn take_up(&mut self, number: u64, frame: &FrameInfo) {
+        let is_fresh = match frame.references {
+            References::Listed { earlier, far: false, .. } => {
+                let in_picture = if frame.numbered_by_frame {
+                    number - self.picture_start.min(number)
+                } else {
+                    0
+                };
+                earlier.checked_shr(in_picture.min(64) as u32).unwrap_or(0) == 0
+            }
+            _ => false,
+        };
+        let reach = if is_fresh { Reach::ALL } else { frame.temporal + 1 };
+        self.reach.raise(frame.spatial, reach);
+        if let Some(picture) = self.pictures.picture(number) {
+            picture.top = picture.top.max(frame.spatial);
+        }
+    }
+
+    /// The frames that this one refers to and that have not come yet are needed now, whatever is wanted when they do.
+    fn await_references(&mut self, number: u64, frame: &FrameInfo) {
+        let References::Listed { mut earlier, .. } = frame.references else { return };
+        let slot = if frame.numbered_by_frame { 0 } else { frame.spatial };
+        while earlier != 0 {
+            let reference = number.saturating_sub(u64::from(earlier.trailing_zeros()) + 1);
+            earlier &= earlier - 1;
+            if self.pictures.fate(reference, slot) != Fate::Unknown {
+                continue;
+            }
+            let Some(picture) = self.pictures.picture(reference) else { continue };
+            for spatial in 0..=frame.spatial {
+                picture.allowed.raise(spatial, frame.temporal + 1);
+            }
+        }
+    }
+
+    /// What became of the frames that this one refers to: the worst of them.
+    fn references(&self, number: u64, frame: &FrameInfo) -> Fate {
+        let References::Listed { mut earlier, far, inter_layer } = frame.references else {
+            return Fate::Unknown;
+        };
+        let mut worst = if far { Fate::Unknown } else { Fate::Forwarded };
+        let slot = if frame.numbered_by_frame { 0 } else { frame.spatial };
+        if inter_layer {
+            match self.pictures.fate(number, slot.saturating_sub(1)) {
+                Fate::Skipped => return Fate::Skipped,
+                Fate::Unknown => worst = Fate::Unknown,
+                Fate::Forwarded => {}
+            }
+        }
+        while earlier != 0 {
+            let distance = u64::from(earlier.trailing_zeros()) + 1;
+            earlier &= earlier - 1;
+            match self.pictures.fate(number.saturating_sub(distance), slot) {
+                Fate::Skipped => return Fate::Skipped,
+                Fate::Unknown => worst = Fate::Unknown,
+                Fate::Forwarded => {}
+            }
+        }
+        worst
+    }
+
+    /// Whether a wanted spatial layer is being sent but cannot be taken up.
+    fn is_blocked(&self, kind: Kind, target: Layer) -> bool {
+        let Some((number, spatial)) = self.blocked else { return false };
+        let wanted = kind == Kind::Simulcast || spatial <= target.spatial;
+        let newest = self.pictures.newest().unwrap_or(number);
+        wanted && self.reach.of(spatial) == 0 && newest.saturating_sub(number) < BLOCKED_FOR
+    }
+}
+
+/// The highest layers to forward of `encoding`, on the way to `target`.
+fn limit(kind: Kind, encoding: u8, target: Layer, old: Layer) -> Layer {
+    if kind == Kind::Svc {
+        return Layer { spatial: target.spatial.min(MAX_LAYERS - 1), ..target };
+    }
+    let temporal = match target.spatial.cmp(&encoding) {
+        core::cmp::Ordering::Equal => target.temporal,
+        // Until the lower encoding begins, at least as little as it will be.
+        core::cmp::Ordering::Less => old.temporal.min(target.temporal),
+        // Until the higher encoding begins, no worse than before.
+        core::cmp::Ordering::Greater => old.temporal,
+    };
+    Layer { spatial: MAX_LAYERS - 1, temporal }
+}

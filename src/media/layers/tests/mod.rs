@@ -1,0 +1,1 @@
+//! Streams, decoders and random runs.
