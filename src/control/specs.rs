@@ -251,8 +251,9 @@ mod tests {
         let (producer, consumer) = specs_of(&produced(&request(AUDIO)));
         assert_eq!(producer.kind, MediaKind::Audio);
         assert_eq!((producer.payloads[0].codec, producer.payloads[0].rtx), (Codec::Opus, None));
-        let transport_cc = Feedback { transport_cc: true, ..Feedback::default() };
-        assert_eq!(producer.payloads[0].feedback, transport_cc);
+        // This client can send audio again, too.
+        let expected = Feedback { nack: true, transport_cc: true, ..Feedback::default() };
+        assert_eq!(producer.payloads[0].feedback, expected);
         assert_eq!((consumer.rtx_ssrc, consumer.payloads[0].consumer_rtx), (None, None));
         let expected = [(E::Mid, 1), (E::AudioLevel, 6), (E::PlayoutDelay, 11)];
         assert_eq!(ids(&consumer.extensions), expected);

@@ -53,7 +53,7 @@ pub struct Rewriter<P> {
     highest: SeqNo,
 }
 
-impl<P: Copy + Default> Rewriter<P> {
+impl<P: Copy + Default + PartialEq> Rewriter<P> {
     /// A stream whose first packet will carry `first`. Its rollover count must be 0: the receiver
     /// assumes that (RFC 3711 §3.3.1).
     pub fn new(first: SeqNo) -> Self {
@@ -75,16 +75,11 @@ impl<P: Copy + Default> Rewriter<P> {
         self.shifts.retain(|shift| shift.encoding != encoding);
     }
 
-    /// From the next packet on, payloads change by `payload`.
-    pub fn set_payload(&mut self, payload: P) {
-        if let Some(last) = self.shifts.last().copied() {
-            self.push(Shift { from: SeqNo(self.highest.0 + 1), payload, ..last });
-        }
-    }
-
-    /// The numbers of incoming packet `seq` of `encoding`; `None` if it lies before the last cut of its
+    /// The numbers of incoming packet `seq` of `encoding`, whose payload changes by `payload` if it is the
+    /// newest; a late one changes as its neighbours did. `None` if it lies before the last cut of its
     /// encoding, or is too late to be told apart from packets that were left out.
-    pub fn map(&mut self, encoding: u8, seq: SeqNo) -> Option<Numbers<P>> {
+    pub fn map(&mut self, encoding: u8, seq: SeqNo, payload: P) -> Option<Numbers<P>> {
+        self.set_payload(encoding, seq, payload);
         let index = self.shifts.iter().rposition(|s| s.encoding == encoding && s.from <= seq)?;
         let shift = &self.shifts[index];
         let outgoing = shift.outgoing(seq);
@@ -137,6 +132,21 @@ impl<P: Copy + Default> Rewriter<P> {
         self.shifts.last().map_or(0, |shift| shift.timestamp)
     }
 
+    fn set_payload(&mut self, encoding: u8, seq: SeqNo, payload: P) {
+        let highest = self.highest;
+        let Some(last) = self.shifts.last_mut() else { return };
+        if last.encoding != encoding || seq <= highest || last.payload == payload {
+            return;
+        }
+        if last.from > highest {
+            // Nothing has gone out under it yet.
+            last.payload = payload;
+        } else {
+            let next = Shift { from: seq, payload, ..*last };
+            self.push(next);
+        }
+    }
+
     fn push(&mut self, shift: Shift<P>) {
         if self.shifts.len() == MAX_SHIFTS {
             self.shifts.remove(0);
@@ -161,7 +171,7 @@ mod tests {
     }
 
     fn map(rewriter: &mut Rewriter<()>, seq: u64) -> Option<u64> {
-        rewriter.map(0, SeqNo(seq)).map(|numbers| numbers.seq.0)
+        rewriter.map(0, SeqNo(seq), ()).map(|numbers| numbers.seq.0)
     }
 
     #[test]
@@ -214,7 +224,7 @@ mod tests {
         map(&mut rewriter, 10);
         map(&mut rewriter, 12);
         rewriter.cut(1, SeqNo(9000), 77, ());
-        let switched = rewriter.map(1, SeqNo(9000)).expect("the newest packet");
+        let switched = rewriter.map(1, SeqNo(9000), ()).expect("the newest packet");
         assert_eq!((switched.seq.0, switched.timestamp_shift), (103, 77));
         assert_eq!(map(&mut rewriter, 11), Some(101));
         assert_eq!(map(&mut rewriter, 13), None, "beyond the switch");
@@ -227,11 +237,25 @@ mod tests {
             if seq % 5 == 4 { rewriter.skip(SeqNo(seq)) } else { drop(map(&mut rewriter, seq)) }
         }
         rewriter.cut(1, SeqNo(7), 3, ());
-        let sent = rewriter.map(1, SeqNo(7)).expect("the newest packet");
+        let sent = rewriter.map(1, SeqNo(7), ()).expect("the newest packet");
         assert_eq!(rewriter.find(sent.seq.wire()), Some((1, SeqNo(7), sent)));
         let (encoding, seq, numbers) = rewriter.find(101).expect("sent before");
         assert_eq!((encoding, seq.0, numbers.seq.0), (0, 65_531, 101));
         assert_eq!(rewriter.find(sent.seq.wire() + 1), None, "not sent yet");
+    }
+
+    /// What goes on inside the payload is remembered with the numbers.
+    #[test]
+    fn payload_shifts_are_found_again() {
+        let mut rewriter = Rewriter::new(SeqNo(100));
+        rewriter.cut(0, SeqNo(10), 0, 0);
+        for (seq, payload) in [(10, 5), (11, 5), (13, 6), (14, 6)] {
+            assert_eq!(rewriter.map(0, SeqNo(seq), payload).expect("newest").payload, payload);
+        }
+        let late = rewriter.map(0, SeqNo(12), 9).expect("late");
+        assert_eq!((late.seq, late.payload), (SeqNo(102), 5));
+        let payload = |wire| rewriter.find(wire).expect("sent").2.payload;
+        assert_eq!([100, 101, 102, 103, 104].map(payload), [5, 5, 5, 6, 6]);
     }
 
     /// RFC 3711 §9.1: one number, one packet, or the cipher is broken.
@@ -264,7 +288,7 @@ mod tests {
                         rewriter.cut(encoding, SeqNo(seq), u32::from(encoding), ());
                     }
                     _ => {
-                        let out = rewriter.map(encoding, SeqNo(seq)).expect("newest packet");
+                        let out = rewriter.map(encoding, SeqNo(seq), ()).expect("newest packet");
                         prop_assert!(last.is_none_or(|last| out.seq > last));
                         prop_assert_eq!(rewriter.find(out.seq.wire()), Some((encoding, SeqNo(seq), out)));
                         last = Some(out.seq);

@@ -210,8 +210,9 @@ impl Engine {
     fn add_consumer(&mut self, now: Instant, spec: &ConsumerSpec, out: &mut impl Outbox) {
         let Some(&path_key) = self.path_keys.get(&spec.transport) else { return };
         let Some(&producer_key) = self.producer_keys.get(&spec.producer) else { return };
-        let key =
-            self.consumers.insert(Consumer::new(spec, path_key, producer_key, first_seq(spec.id)));
+        let (source, first) = (&self.producers[producer_key], first_seq(spec.id));
+        let consumer = Consumer::new(spec, path_key, producer_key, source, first);
+        let key = self.consumers.insert(consumer);
         self.consumer_keys.insert(spec.id, key);
         self.producers[producer_key].consumers.push(key);
         self.paths[path_key].consumers.insert(spec.ssrc, key);
@@ -238,12 +239,14 @@ impl Engine {
     fn start_consumer(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         let consumer = &mut self.consumers[key];
         let producer = &self.producers[consumer.producer];
-        if let (None, Some(best)) = (consumer.encoding(), producer.best_encoding(now)) {
-            consumer.select(best);
-        }
+        consumer.follow(producer, producer.best_encoding(now), now);
         let is_connected = self.paths[consumer.transport].transport.is_connected();
-        if is_connected && !producer.paused && consumer.awaits_key_frame() {
-            self.wish_key_frame_for(now, key, out);
+        if is_connected
+            && !producer.paused
+            && let Some(encoding) = consumer.needs_key_frame()
+        {
+            let producer = consumer.producer;
+            self.wish_key_frame(now, producer, encoding, out);
         }
     }
 

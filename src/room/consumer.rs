@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::id::{ConsumerId, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
 use crate::media::history::RecentResends;
+use crate::media::layers::{Kind, Layer, PayloadShift, PictureIds, Selector, Verdict};
 use crate::media::rewrite::{Numbers, Rewriter};
 use crate::room::forward::Opened;
+use crate::room::producer::Producer;
 use crate::room::spec::{ConsumerSpec, PayloadMapping};
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::seq::SeqNo;
@@ -27,15 +29,26 @@ pub(super) struct Consumer {
     pub(super) sent: Sent,
     /// How lost packets are sent again, if RTX was negotiated.
     pub(super) rtx: Option<Rtx>,
-    kind: MediaKind,
     payloads: Vec<PayloadMapping>,
-    /// The encoding that is forwarded, or will be from its next key frame on.
+    layers: Layers,
+    /// The next packet that is sent follows directly behind the last one.
+    cut: bool,
+    /// The encoding of the last packet sent.
     encoding: Option<u8>,
-    /// A higher encoding that takes over when a key frame of it begins.
-    pending: Option<u8>,
-    /// Nothing is forwarded until the stream can begin cleanly.
-    cut: Cut,
-    rewriter: Rewriter<()>,
+    rewriter: Rewriter<PayloadShift>,
+}
+
+/// Which packets of its producer a consumer gets.
+enum Layers {
+    /// All: audio.
+    All,
+    /// Those of the layers that were chosen: video.
+    Chosen(Box<Chosen>),
+}
+
+struct Chosen {
+    selector: Selector,
+    pictures: PictureIds,
 }
 
 /// What a sender report says about the stream so far (RFC 3550 §6.4.1).
@@ -96,23 +109,16 @@ impl Rtx {
     }
 }
 
-/// Whether and how the outgoing stream is interrupted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cut {
-    /// It flows.
-    None,
-    /// Packets were withheld; timestamps go on as the source counts them.
-    Paused,
-    /// Another encoding, whose timestamps have another origin.
-    Switched,
-}
-
-/// Numbers of one outgoing packet.
+/// What one packet leaves with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Admitted {
     pub(super) seq: SeqNo,
     pub(super) timestamp: u32,
     pub(super) payload_type: PayloadType,
+    pub(super) marker: bool,
+    pub(super) payload: PayloadShift,
+    /// The stream begins with it, or goes over to its encoding.
+    pub(super) switched: bool,
 }
 
 impl Consumer {
@@ -121,8 +127,16 @@ impl Consumer {
         spec: &ConsumerSpec,
         transport: usize,
         producer: usize,
+        source: &Producer,
         first: SeqNo,
     ) -> Self {
+        let layers = match spec.kind {
+            MediaKind::Audio => Layers::All,
+            MediaKind::Video => Layers::Chosen(Box::new(Chosen {
+                selector: Selector::new(source.layering()),
+                pictures: PictureIds::new(source.main_codec()),
+            })),
+        };
         Self {
             id: spec.id,
             transport,
@@ -135,64 +149,76 @@ impl Consumer {
             cname: spec.cname.clone(),
             sent: Sent::default(),
             rtx: spec.rtx_ssrc.map(|ssrc| Rtx::new(ssrc, first)),
-            kind: spec.kind,
             payloads: spec.payloads.clone(),
+            layers,
+            cut: true,
             encoding: None,
-            pending: None,
-            cut: Cut::Paused,
             rewriter: Rewriter::new(first),
         }
     }
 
-    /// The stream is interrupted: its next packet will follow directly behind the last one sent.
+    /// The stream is interrupted: its next packet will follow directly behind the last one, and video begins
+    /// again with a key frame.
     pub(super) fn interrupt(&mut self) {
-        if self.cut == Cut::None {
-            self.cut = Cut::Paused;
+        self.cut = true;
+        if let Layers::Chosen(chosen) = &mut self.layers {
+            chosen.selector.set_target(None);
         }
     }
 
-    /// Goes over to `encoding` at its next key frame. Returns whether that is a change.
-    pub(super) fn select(&mut self, encoding: u8) -> bool {
-        if self.encoding == Some(encoding) {
-            return false;
+    /// Follows what the producer sends: the highest encoding that has been sent for a while; `best` if the
+    /// present one has fallen silent.
+    pub(super) fn follow(&mut self, producer: &Producer, best: Option<u8>, now: Instant) {
+        let Layers::Chosen(chosen) = &mut self.layers else { return };
+        if self.paused {
+            return;
         }
-        // Before the first packet there is nothing to continue.
-        self.cut = if self.sent.last.is_some() { Cut::Switched } else { Cut::Paused };
-        self.encoding = Some(encoding);
-        self.pending = None;
-        true
-    }
-
-    /// Goes up to `encoding` when a key frame of it begins, and stays with the present one until then.
-    /// Returns whether that is a change.
-    pub(super) fn select_at_key_frame(&mut self, encoding: u8) -> bool {
-        self.pending.replace(encoding) != Some(encoding)
+        let target = chosen.selector.target().map(|target| target.spatial);
+        let is_alive = |index: u8| {
+            let encoding = producer.encodings.get(usize::from(index));
+            encoding.is_some_and(|encoding| encoding.is_active(now))
+        };
+        let wanted = match target {
+            _ if producer.layering() == Kind::Svc => best.map(|_| TOP),
+            Some(target) if is_alive(target) => producer.steady_encoding(now).max(Some(target)),
+            _ => best,
+        };
+        if let Some(spatial) = wanted
+            && wanted != target
+        {
+            chosen.selector.set_target(Some(Layer { spatial, temporal: TOP }));
+        }
     }
 
     /// `encoding` is sent by another source from now on, whose numbers have nothing to do with the old ones.
     pub(super) fn source_changed(&mut self, encoding: u8) {
         self.rewriter.forget(encoding);
-        if self.encoding == Some(encoding) && self.sent.last.is_some() {
-            self.cut = Cut::Switched;
+        if self.encoding == Some(encoding) {
+            self.interrupt();
+            // Its timestamps have another origin, too.
+            self.encoding = None;
         }
     }
 
-    /// The encoding that is forwarded.
+    /// The encoding of the last packet sent, or of the next one before the first.
     pub(super) fn encoding(&self) -> Option<u8> {
-        self.encoding
+        self.encoding.or_else(|| self.needs_key_frame())
     }
 
-    /// Whether a key frame is needed before anything can be forwarded.
-    pub(super) fn awaits_key_frame(&self) -> bool {
-        !self.paused && self.kind == MediaKind::Video && self.cut != Cut::None
+    /// The encoding that a key frame is needed of.
+    pub(super) fn needs_key_frame(&self) -> Option<u8> {
+        match &self.layers {
+            Layers::Chosen(chosen) if !self.paused => chosen.selector.needs_key_frame(),
+            _ => None,
+        }
     }
 
     /// Whether the stream is interrupted, so that its timestamps may be about to change.
     pub(super) fn is_cut(&self) -> bool {
-        self.cut != Cut::None
+        self.cut
     }
 
-    /// Decides about one packet, in order of arrival: the numbers that it leaves with, if it does.
+    /// Decides about one packet, in order of arrival: what it leaves with, if it does.
     pub(super) fn admit(
         &mut self,
         packet: &Opened,
@@ -202,32 +228,49 @@ impl Consumer {
         if self.paused {
             return None;
         }
-        if packet.key_frame && self.pending == Some(packet.encoding) {
-            self.select(packet.encoding);
-        }
-        if self.encoding != Some(packet.encoding) {
-            return None;
-        }
         let mapping = self.payloads.iter().find(|m| m.producer == packet.header.payload_type);
         let Some(mapping) = mapping.copied().filter(|_| packet.payload_len > 0) else {
             // Padding, or a codec that this peer does not take: left out without a gap.
-            self.rewriter.skip(packet.seq);
+            if self.encoding == Some(packet.encoding) {
+                self.rewriter.skip(packet.seq);
+            }
             return None;
         };
-        if self.cut != Cut::None {
-            if self.kind == MediaKind::Video && !packet.key_frame {
+        let (verdict, payload) = match &mut self.layers {
+            Layers::All => {
+                (Verdict::Forward { marker: None, switch: self.cut }, PayloadShift::default())
+            }
+            Layers::Chosen(chosen) => {
+                let verdict = chosen.selector.admit(packet.encoding, packet.seq, &packet.frame);
+                (verdict, chosen.pictures.shift(&packet.frame, verdict))
+            }
+        };
+        let (marker, switched) = match verdict {
+            Verdict::Forward { marker, switch } => (marker, switch),
+            Verdict::Skip => {
+                self.rewriter.skip(packet.seq);
                 return None;
             }
-            self.begin(packet, clock_rate, now);
+            Verdict::Ignore => return None,
+        };
+        if switched {
+            self.begin(packet, clock_rate, payload, now);
         }
-        let numbers = self.rewriter.map(packet.encoding, packet.seq)?;
+        let numbers = self.rewriter.map(packet.encoding, packet.seq, payload)?;
         let timestamp = packet.header.timestamp.wrapping_add(numbers.timestamp_shift);
         self.sent.packet(numbers.seq, timestamp, packet.payload_len, now);
-        Some(Admitted { seq: numbers.seq, timestamp, payload_type: mapping.consumer })
+        Some(Admitted {
+            seq: numbers.seq,
+            timestamp,
+            payload_type: mapping.consumer,
+            marker: marker.unwrap_or(packet.header.marker),
+            payload: numbers.payload,
+            switched,
+        })
     }
 
     /// Which packet went out as `wire`, and the numbers that it had.
-    pub(super) fn find(&self, wire: u16) -> Option<(u8, SeqNo, Numbers<()>)> {
+    pub(super) fn find(&self, wire: u16) -> Option<(u8, SeqNo, Numbers<PayloadShift>)> {
         self.rewriter.find(wire)
     }
 
@@ -241,15 +284,23 @@ impl Consumer {
         incoming.wrapping_add(self.rewriter.timestamp_shift())
     }
 
-    fn begin(&mut self, packet: &Opened, clock_rate: u32, now: Instant) {
+    /// The stream begins with `packet`, or goes on with it. Timestamps go on as the source counts them, unless
+    /// it is another source, with another origin.
+    fn begin(&mut self, packet: &Opened, clock_rate: u32, payload: PayloadShift, now: Instant) {
         let mut shift = self.rewriter.timestamp_shift();
-        if let (Cut::Switched, Some((timestamp, sent_at))) = (self.cut, self.sent.last) {
+        if let (true, Some((timestamp, sent_at))) =
+            (self.encoding != Some(packet.encoding), self.sent.last)
+        {
             let elapsed = now.saturating_duration_since(sent_at);
             let units = (elapsed.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u32;
             let next = timestamp.wrapping_add(units.max(1));
             shift = next.wrapping_sub(packet.header.timestamp);
         }
-        self.rewriter.cut(packet.encoding, packet.seq, shift, ());
-        self.cut = Cut::None;
+        self.rewriter.cut(packet.encoding, packet.seq, shift, payload);
+        self.encoding = Some(packet.encoding);
+        self.cut = false;
     }
 }
+
+/// Above every layer that there is.
+const TOP: u8 = 7;

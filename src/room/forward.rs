@@ -2,16 +2,17 @@
 
 use std::time::Instant;
 
-use crate::id::Extension;
+use crate::id::{Codec, Extension};
+use crate::media::layers::{FrameInfo, Structure};
 use crate::room::consumer::{Admitted, Consumer};
 use crate::room::counters::Drop;
 use crate::room::paths::Path;
 use crate::room::producer::Producer;
 use crate::room::{Engine, Outbox};
 use crate::wire::extension::{AbsSendTime, Elements};
+use crate::wire::rtp;
 use crate::wire::rtp::Header;
 use crate::wire::seq::SeqNo;
-use crate::wire::{self, rtp};
 
 /// Header extension elements that are copied from a packet; no browser sends more.
 const MAX_ELEMENTS: usize = 8;
@@ -34,8 +35,11 @@ pub(super) struct Opened {
     pub(super) payload_len: u16,
     pub(super) seq: SeqNo,
     pub(super) received_at: Instant,
-    /// Whether a key frame begins here.
-    pub(super) key_frame: bool,
+    /// Counts the packets of its producer in order of arrival.
+    pub(super) order: u64,
+    pub(super) codec: Codec,
+    /// What it says about its frame.
+    pub(super) frame: FrameInfo,
     elements: [Element; MAX_ELEMENTS],
     element_count: u8,
 }
@@ -46,6 +50,13 @@ struct Element {
     extension: Extension,
     start: u16,
     len: u8,
+}
+
+impl Element {
+    fn data<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
+        let start = usize::from(self.start);
+        &packet[start..start + usize::from(self.len)]
+    }
 }
 
 /// Where a packet came from and what the transport said of it.
@@ -65,7 +76,7 @@ pub(super) struct Arrival {
 impl Opened {
     /// Reads what consumers need from the opened `packet`; `None` if its padding lies or its codec is
     /// none of the producer's.
-    pub(super) fn read(packet: &[u8], arrival: Arrival, producer: &Producer) -> Option<Self> {
+    pub(super) fn read(packet: &[u8], arrival: Arrival, producer: &mut Producer) -> Option<Self> {
         let header = arrival.header;
         let payload = header.payload(packet).ok()?;
         let codec = producer.codec(header.payload_type)?;
@@ -79,11 +90,21 @@ impl Opened {
             payload_len: payload.len() as u16,
             seq: arrival.seq,
             received_at: arrival.received_at,
-            key_frame: wire::is_key_frame(codec, payload),
+            order: producer.next_order(),
+            codec,
+            frame: FrameInfo::read(codec, &[], header.marker, None, &mut Structure::default()),
             elements: [Element { extension: Extension::Mid, start: 0, len: 0 }; MAX_ELEMENTS],
             element_count: 0,
         };
         opened.read_elements(packet, producer);
+        let dependency = opened
+            .elements()
+            .iter()
+            .find(|element| element.extension == Extension::DependencyDescriptor)
+            .map(|element| element.data(packet));
+        let encoding = producer.encodings.get_mut(usize::from(arrival.encoding))?;
+        let structure = &mut encoding.structure;
+        opened.frame = FrameInfo::read(codec, payload, header.marker, dependency, structure);
         Some(opened)
     }
 
@@ -137,7 +158,7 @@ impl Engine {
         if producer.paused {
             return;
         }
-        let (best, steady) = (producer.best_encoding(now), producer.steady_encoding(now));
+        let best = producer.best_encoding(now);
         let clock_rate = producer.clock_rate();
         let mut wanted = None;
         for &key in &producer.consumers {
@@ -146,21 +167,23 @@ impl Engine {
             if !path.transport.is_connected() {
                 continue;
             }
-            let moved = follow(consumer, producer, best, now);
-            if let Some(steady) = steady.filter(|steady| Some(*steady) > consumer.encoding())
-                && consumer.select_at_key_frame(steady)
-            {
-                wanted = Some(steady);
-            }
+            let before = consumer.needs_key_frame();
+            consumer.follow(producer, best, now);
             for packet in packets {
                 let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
+                let switched = admitted.switched;
                 match send(consumer, path, packet, bytes(packet), admitted, now, out) {
                     Ok(()) => self.counters.rtp_out += 1,
                     Err(reason) => self.counters.drop(reason),
                 }
+                if switched {
+                    let rest = catch_up(consumer, path, producer, packet, now, out);
+                    self.counters.rtp_out += rest;
+                }
             }
-            if moved && consumer.awaits_key_frame() {
-                wanted = best;
+            let needed = consumer.needs_key_frame();
+            if needed.is_some() && needed != before {
+                wanted = needed;
             }
         }
         if let Some(encoding) = wanted {
@@ -169,14 +192,28 @@ impl Engine {
     }
 }
 
-/// Keeps a consumer on an encoding that is being sent. Returns whether that is a change.
-fn follow(consumer: &mut Consumer, producer: &Producer, best: Option<u8>, now: Instant) -> bool {
-    let Some(best) = best else { return false };
-    let current = consumer.encoding().and_then(|index| producer.encodings.get(usize::from(index)));
-    let is_alive = current.is_some_and(|encoding| {
-        encoding.reception.is_active(now, crate::room::producer::ENCODING_SILENCE)
-    });
-    !is_alive && consumer.select(best)
+/// A consumer has begun with `first`, or gone over to its encoding: what came of that encoding after
+/// `first` but before it, overtaking, follows from the history. Returns how many packets were sent.
+fn catch_up(
+    consumer: &mut Consumer,
+    path: &mut Path,
+    producer: &Producer,
+    first: &Opened,
+    now: Instant,
+    out: &mut impl Outbox,
+) -> u64 {
+    let Some(encoding) = producer.encodings.get(usize::from(first.encoding)) else { return 0 };
+    let clock_rate = producer.clock_rate();
+    let mut sent = 0;
+    for (_, bytes, packet) in encoding.history.since(SeqNo(first.seq.0 + 1)) {
+        // What came behind it in this drain has its turn yet to come.
+        if packet.order > first.order {
+            continue;
+        }
+        let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
+        sent += u64::from(send(consumer, path, packet, bytes, admitted, now, out).is_ok());
+    }
+    sent
 }
 
 /// Writes one packet for one consumer straight into the send arena and seals it there.
@@ -193,7 +230,7 @@ fn send(
     let buffer = out.datagram().ok_or(Drop::OutboxFull)?;
     let fields = rtp::Fields {
         padding: false,
-        marker: packet.header.marker,
+        marker: admitted.marker,
         payload_type: admitted.payload_type,
         sequence: admitted.seq.wire(),
         timestamp: admitted.timestamp,
@@ -203,7 +240,9 @@ fn send(
     let header_len = header.ok_or(Drop::TooLarge)?;
     let payload = packet.payload(bytes);
     let len = header_len + payload.len();
-    buffer.get_mut(header_len..len).ok_or(Drop::TooLarge)?.copy_from_slice(payload);
+    let room = buffer.get_mut(header_len..len).ok_or(Drop::TooLarge)?;
+    room.copy_from_slice(payload);
+    admitted.payload.apply(packet.codec, room);
     let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
     out.send(sealed, to);
     path.sent_bytes += sealed;
@@ -233,8 +272,7 @@ pub(super) fn write_header(
         }
         for element in packet.elements() {
             let Some(id) = id(element.extension) else { continue };
-            let start = usize::from(element.start);
-            elements.push(id, &bytes[start..start + usize::from(element.len)]);
+            elements.push(id, element.data(bytes));
         }
     })
 }

@@ -6,6 +6,7 @@ use crate::id::{Codec, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, Ri
 use crate::media::clock::SenderClock;
 use crate::media::history::{History, Limits};
 use crate::media::keyframe::KeyFrameRequests;
+use crate::media::layers::{Kind, Structure};
 use crate::media::nack::NackGenerator;
 use crate::media::reception::Reception;
 use crate::room::forward::Opened;
@@ -37,6 +38,8 @@ pub(super) struct Producer {
     pub(super) payloads: Vec<PayloadSpec>,
     pub(super) extensions: ExtensionMap,
     pub(super) encodings: Vec<Encoding>,
+    /// Packets read so far.
+    order: u64,
     /// Keys of the consumers on this shard.
     pub(super) consumers: Vec<usize>,
     /// Shards that have a replica.
@@ -51,6 +54,8 @@ pub(super) struct Encoding {
     pub(super) reception: Reception,
     pub(super) clock: Option<SenderClock>,
     pub(super) key_frames: KeyFrameRequests,
+    /// What its packets said about its layers.
+    pub(super) structure: Structure,
     /// What is missing; on the home shard only.
     pub(super) nack: NackGenerator,
     /// Recent packets, for those who lost one on their way.
@@ -106,9 +111,26 @@ impl Producer {
                 .iter()
                 .map(|encoding| Encoding::new(*encoding, clock_rate, limits, now))
                 .collect(),
+            order: 0,
             consumers: Vec::new(),
             borrowers: Vec::new(),
         }
+    }
+
+    /// The next packet's place in order of arrival.
+    pub(super) fn next_order(&mut self) -> u64 {
+        self.order += 1;
+        self.order
+    }
+
+    /// How its layers are told apart.
+    pub(super) fn layering(&self) -> Kind {
+        if self.encodings.len() > 1 { Kind::Simulcast } else { Kind::Svc }
+    }
+
+    /// Its first, usually only, codec.
+    pub(super) fn main_codec(&self) -> Codec {
+        self.payloads.first().map_or(Codec::Opus, |payload| payload.codec)
     }
 
     /// Timestamp units per second.
@@ -195,6 +217,7 @@ impl Encoding {
             reception: Reception::new(clock_rate),
             clock: None,
             key_frames: KeyFrameRequests::default(),
+            structure: Structure::default(),
             nack: NackGenerator::default(),
             history: History::new(limits),
             steady_since: now,
@@ -212,6 +235,7 @@ impl Encoding {
         if is_new {
             self.reception = Reception::new(clock_rate);
             self.clock = None;
+            self.structure = Structure::default();
             self.nack = NackGenerator::default();
             self.history.clear();
         }
@@ -230,11 +254,16 @@ impl Encoding {
     /// matters no more.
     pub(super) fn remember(&mut self, packet: &[u8], opened: Opened) {
         self.history.insert(opened.seq, opened.received_at, packet, opened);
-        if opened.key_frame {
+        if opened.frame.key_frame {
             self.history.note_key_frame(opened.seq);
             self.nack.clear_before(opened.seq);
             self.key_frames.granted();
         }
+    }
+
+    /// Whether it is being sent.
+    pub(super) fn is_active(&self, now: Instant) -> bool {
+        self.reception.is_active(now, ENCODING_SILENCE)
     }
 
     fn accepts_any(&self, stream: Stream) -> bool {

@@ -151,6 +151,7 @@ impl Engine {
         let room = buffer.get_mut(header_len..).ok_or(Drop::TooLarge)?;
         let payload_len =
             rtp::write_rtx(room, wire, packet.payload(bytes)).ok_or(Drop::TooLarge)?;
+        numbers.payload.apply(packet.codec, &mut room[RTX_HEADER_LEN..payload_len]);
         let len = header_len + payload_len;
         let sealed = path.transport.seal_rtp(rtx_seq, buffer, len).ok_or(Drop::TooLarge)?;
         out.send(sealed, to);

@@ -98,7 +98,7 @@ fn consumers_are_asked_only_for_feedback_that_is_answered() {
         entries.map(|entry| format!("{} {}", entry.kind, entry.parameter)).collect::<Vec<_>>()
     };
     assert_eq!(feedback("opus-dtx-fec-stereo-nack"), [""; 0]);
-    assert_eq!(feedback("vp8-single"), ["nack", "nack pli", "ccm fir"]);
+    assert_eq!(feedback("vp8-single"), ["nack ", "nack pli", "ccm fir"]);
 }
 
 #[test]
