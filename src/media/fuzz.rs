@@ -43,12 +43,12 @@ impl Operation {
     }
 }
 
-/// Packets, time and key frames for the NACK generator.
+/// Packets, time and key frames for the NACK generator, from `start` on.
 ///
 /// # Panics
 /// When it counts a packet twice, asks for one that has come, or exceeds a bound.
-pub fn nack(data: &[u8]) {
-    let (mut nack, mut now) = (NackGenerator::default(), Instant::now());
+pub fn nack(data: &[u8], start: Instant) {
+    let (mut nack, mut now) = (NackGenerator::default(), start);
     let (mut newest, mut ask) = (FIRST, Vec::new());
     let mut received = BTreeSet::new();
     for operation in operations(data) {
@@ -77,13 +77,13 @@ pub fn nack(data: &[u8]) {
     }
 }
 
-/// Packets and time for the history.
+/// Packets and time for the history, from `start` on.
 ///
 /// # Panics
 /// When it returns other bytes than it was given, or exceeds a bound.
-pub fn history(data: &[u8]) {
+pub fn history(data: &[u8], start: Instant) {
     let limits = Limits { span: Duration::from_millis(500), bytes: 20_000, packets: 64 };
-    let (mut history, mut now) = (History::new(limits), Instant::now());
+    let (mut history, mut now) = (History::new(limits), start);
     let mut newest = FIRST;
     for operation in operations(data) {
         match operation.kind % 4 {
@@ -134,8 +134,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_operations_keep_the_invariants(data in prop::collection::vec(any::<u8>(), 0..2000)) {
-            nack(&data);
-            history(&data);
+            let start = Instant::now();
+            nack(&data, start);
+            history(&data, start);
         }
     }
 }

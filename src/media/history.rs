@@ -116,7 +116,7 @@ impl<M> History<M> {
         true
     }
 
-    /// The packet with number `seq`, if it is kept.
+    /// The packet with number `seq`, if it is kept. How old it may be is up to [`Self::expire`].
     pub fn entry(&self, seq: SeqNo) -> Option<(&[u8], &M)> {
         let record = self.find(seq)?;
         Some((self.store.bytes(record.place), &record.meta))
@@ -159,8 +159,9 @@ impl<M> History<M> {
         self.highest
     }
 
-    /// Lets go of what is older than the span, and of the memory that the stream does not need any
-    /// more. Inserting does so by itself; a stream that has stopped needs it from a timer.
+    /// Lets go of what is older than the span, and of the memory that the stream has not needed for
+    /// [`TRIM_INTERVAL`]. Inserting does so by itself; a stream that has stopped needs it from a
+    /// timer, twice after its last packet has expired to give back everything.
     pub fn expire(&mut self, now: Instant) {
         let span = self.limits.span;
         while let Some(oldest) = self.records.front()
