@@ -99,3 +99,135 @@ fn resend_limits(stream: u64) -> (u64, usize) {
     let rate = half.saturating_sub(burst * 8).max(half / 4);
     (rate, usize::try_from(burst).unwrap_or(usize::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::history::{History, Limits, RecentResends};
+    use crate::wire::seq::SeqNo;
+    use proptest::prelude::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn credit_is_saved_up_to_the_burst() {
+        let (start, mut budget) = (Instant::now(), Budget::new(8000, 1000));
+        assert!(budget.allow(1000, start), "it begins full");
+        assert!(!budget.allow(1, start));
+        assert!(!budget.allow(501, start + ms(500)));
+        assert!(budget.allow(500, start + ms(500)), "a byte per millisecond");
+        assert!(!budget.allow(1001, start + ms(60_000)), "never more than the burst");
+        assert!(budget.allow(1000, start + ms(60_000)));
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_gives_nothing() {
+        let (start, mut budget) = (Instant::now() + ms(1000), Budget::new(8000, 1000));
+        assert!(budget.allow(1000, start));
+        assert!(!budget.allow(1, start - ms(1000)));
+        assert!(!budget.allow(1, start));
+    }
+
+    #[test]
+    fn a_new_rate_counts_from_now_on() {
+        let (start, mut budget) = (Instant::now(), Budget::new(8000, 1000));
+        assert!(budget.allow(1000, start));
+        budget.set(80_000, 100, start + ms(10));
+        assert_eq!(budget.rate(), 80_000);
+        assert!(!budget.allow(11, start + ms(10)), "ten bytes at the old rate");
+        assert!(budget.allow(60, start + ms(15)));
+    }
+
+    #[test]
+    fn it_says_when_to_come_back() {
+        let (start, mut budget) = (Instant::now(), Budget::new(3, 1000));
+        assert!(budget.allow(1000, start));
+        let due = budget.ready_at(100, start).expect("the burst is larger");
+        assert_eq!(due - start, Duration::from_nanos(266_666_666_667), "800 bits at 3 bit/s");
+        assert!(!budget.allow(100, due - Duration::from_nanos(1)));
+        assert_eq!(budget.ready_at(100, due), Some(due));
+        assert!(budget.allow(100, due));
+        assert_eq!(budget.ready_at(1001, due), None);
+        assert_eq!(Budget::new(0, 10).ready_at(11, start), None);
+        assert_eq!(Budget::new(0, 10).ready_at(10, start), Some(start));
+    }
+
+    proptest! {
+        /// Between any two moments no more passes than the burst and the rate allow.
+        #[test]
+        fn no_stretch_of_time_exceeds_burst_and_rate(
+            rate in 1u64..10_000_000,
+            burst in 0usize..100_000,
+            packets in prop::collection::vec((0usize..3000, 0u64..20_000), 1..100),
+        ) {
+            let start = Instant::now();
+            let mut budget = Budget::new(rate, burst);
+            let (mut now_us, mut passed) = (0, Vec::new());
+            for (bytes, wait_us) in packets {
+                now_us += wait_us;
+                if budget.allow(bytes, start + Duration::from_micros(now_us)) {
+                    passed.push((now_us, bytes));
+                }
+            }
+            for first in 0..passed.len() {
+                let mut bytes = 0;
+                for (at_us, more) in &passed[first..] {
+                    bytes += more;
+                    let micros = u128::from(at_us - passed[first].0);
+                    let allowed = burst as u128 * 8_000_000 + u128::from(rate) * micros;
+                    prop_assert!(bytes as u128 * 8_000_000 <= allowed);
+                }
+            }
+        }
+
+        #[test]
+        fn any_rate_is_total(stream: u64, bytes: usize, seconds in 0u64..1 << 40) {
+            let (start, mut budget) = (Instant::now(), Budget::for_resends(stream));
+            let later = start + Duration::from_secs(seconds);
+            let _ = (budget.allow(bytes, start), budget.ready_at(bytes, later));
+            budget.follow(bytes as u64, later);
+        }
+    }
+
+    /// Most bytes that a hostile receiver draws in any second from a stream of `rate` packets per
+    /// second, `len` bytes each: every millisecond it asks for everything that is kept, and its
+    /// reports claim that there is no round trip.
+    fn most_resent_in_a_second(rate: u64, len: usize) -> usize {
+        let bits_per_second = rate * len as u64 * 8;
+        let start = Instant::now();
+        let mut history = History::new(Limits::VIDEO);
+        let mut budget = Budget::for_resends(bits_per_second);
+        let mut recent = RecentResends::default();
+        let mut resent_at_ms = vec![0; 10_000];
+        let mut sent = 0;
+        for (now_ms, resent) in resent_at_ms.iter_mut().enumerate() {
+            let now = start + ms(now_ms as u64);
+            while sent * 1000 < now_ms as u64 * rate {
+                history.insert(SeqNo(sent), now, &vec![0; len], ());
+                sent += 1;
+            }
+            for (seq, packet, ()) in history.since(SeqNo(0)) {
+                if recent.may_resend(seq, now, Duration::ZERO) && budget.allow(packet.len(), now) {
+                    *resent += packet.len();
+                }
+            }
+        }
+        resent_at_ms.windows(1000).map(|second| second.iter().sum()).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn who_asks_for_everything_gets_half_of_the_stream_again() {
+        for (name, rate, len) in
+            [("speech", 50, 80), ("thumbnail", 16, 1200), ("720p", 260, 1200), ("4k", 1300, 1200)]
+        {
+            let stream = rate as usize * len;
+            let resent = most_resent_in_a_second(rate, len);
+            let factor = (stream + resent) as f64 / stream as f64;
+            println!("{name}: at most {factor:.3} times the bitrate asked for, over any second");
+            assert!(factor <= 1.5);
+            assert!(factor > 1.3, "honest receivers get their share");
+        }
+    }
+}

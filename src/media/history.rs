@@ -116,7 +116,7 @@ impl<M> History<M> {
         true
     }
 
-    /// The packet with number `seq`, if it is kept.
+    /// The packet with number `seq`, if it is kept. How old it may be is up to [`Self::expire`].
     pub fn entry(&self, seq: SeqNo) -> Option<(&[u8], &M)> {
         let record = self.find(seq)?;
         Some((self.store.bytes(record.place), &record.meta))
@@ -140,10 +140,11 @@ impl<M> History<M> {
             && self.numbers_since(seq).all(|number| self.find(number).is_some())
     }
 
-    /// A key frame begins at `seq`. Ignored if that packet is not kept or a newer key frame is known.
+    /// A key frame begins at `seq`. Ignored if that packet is not kept, or a newer key frame is.
     pub fn note_key_frame(&mut self, seq: SeqNo) {
         if self.find(seq).is_some() {
-            self.key_frame = self.key_frame.max(Some(seq));
+            let known = self.key_frame().map(|(known, _)| known);
+            self.key_frame = known.max(Some(seq));
         }
     }
 
@@ -158,8 +159,9 @@ impl<M> History<M> {
         self.highest
     }
 
-    /// Lets go of what is older than the span, and of the memory that the stream does not need any
-    /// more. Inserting does so by itself; a stream that has stopped needs it from a timer.
+    /// Lets go of what is older than the span, and of the memory that the stream has not needed for
+    /// [`TRIM_INTERVAL`]. Inserting does so by itself; a stream that has stopped needs it from a
+    /// timer, twice after its last packet has expired to give back everything.
     pub fn expire(&mut self, now: Instant) {
         let span = self.limits.span;
         while let Some(oldest) = self.records.front()
@@ -223,13 +225,12 @@ impl<M> History<M> {
     }
 
     fn window_start(&self) -> u64 {
-        self.highest.0.saturating_add(1).saturating_sub(self.limits.packets as u64)
+        self.highest.0.saturating_sub(self.limits.packets.saturating_sub(1) as u64)
     }
 
     fn numbers_since(&self, seq: SeqNo) -> impl Iterator<Item = SeqNo> + use<M> {
-        let first = seq.0.max(self.window_start());
-        let end = if self.records.is_empty() { first } else { self.highest.0.saturating_add(1) };
-        (first..end).map(SeqNo)
+        let most = if self.records.is_empty() { 0 } else { usize::MAX };
+        (seq.0.max(self.window_start())..=self.highest.0).take(most).map(SeqNo)
     }
 
     fn evict_for(&mut self, len: usize) {

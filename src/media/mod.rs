@@ -6,6 +6,8 @@
 pub mod arrivals;
 pub mod budget;
 pub mod clock;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod history;
 pub mod keyframe;
 pub mod layers;

@@ -3,6 +3,8 @@
 //! Each takes any bytes and panics when a bug is found. The tests run them over the seed corpora,
 //! with every cut and every flipped bit.
 
+use std::collections::BTreeSet;
+
 use crate::id::Codec;
 use crate::wire::extension::{AbsSendTime, AudioLevel, Elements, TransportSequence};
 use crate::wire::rtp::{Fields, Header, split_rtx, write_header};
@@ -128,8 +130,25 @@ fn same_packet(packet: &Packet<'_>) {
             assert!(again.entries().eq(entries));
         }
         Packet::TransportCc(feedback) => same_feedback(feedback),
-        Packet::Nack(nack) => assert!(nack.sequences().count() > 0),
-        Packet::MaxBitrate(limit) => assert!(limit.streams().count() <= 255),
+        Packet::Nack(nack) => {
+            let sequences: Vec<_> = nack.sequences().take(500).collect();
+            let numbers = sequences.iter().copied();
+            let written = wire_rtcp::write_nack(out, nack.sender, nack.media, numbers);
+            let written = written.expect("it fits");
+            assert_eq!(usize::from(written.covered), sequences.len());
+            let Packet::Nack(again) = only_packet(out, Some(written.len)) else {
+                panic!("not a NACK")
+            };
+            let as_set = |sequences: Vec<u16>| BTreeSet::from_iter(sequences);
+            assert_eq!(as_set(again.sequences().collect()), as_set(sequences));
+        }
+        Packet::MaxBitrate(limit) => {
+            let streams: Vec<_> = limit.streams().collect();
+            let len = wire_rtcp::write_max_bitrate(out, limit.sender, limit.bitrate, &streams);
+            let Packet::MaxBitrate(again) = only_packet(out, len) else { panic!("not REMB") };
+            assert_eq!((again.sender, again.bitrate), (limit.sender, limit.bitrate));
+            assert!(again.streams().eq(streams));
+        }
         Packet::Other { .. } => {}
     }
 }

@@ -332,6 +332,12 @@ mod feedback {
             let ours::Packet::Nack(read) = read_by_us(&bytes) else { panic!("not NACK") };
             prop_assert_eq!((read.sender, read.media), (Ssrc(sender), Ssrc(media)));
             prop_assert_eq!(read.sequences().collect::<BTreeSet<_>>(), sequences);
+
+            let ours = written(|out| {
+                let rising = rising.iter().copied();
+                Some(ours::write_nack(out, Ssrc(sender), Ssrc(media), rising)?.len)
+            });
+            prop_assert_eq!(ours, bytes);
         }
 
         #[test]
@@ -345,6 +351,28 @@ mod feedback {
             let ours::Packet::MaxBitrate(read) = read_by_us(&bytes) else { panic!("not REMB") };
             prop_assert_eq!((read.sender, read.bitrate), (Ssrc(sender), u64::from(bitrate)));
             prop_assert_eq!(read.streams().map(|ssrc| ssrc.0).collect::<Vec<_>>(), ssrcs);
+        }
+
+        #[test]
+        fn they_read_our_bitrates(
+            sender: u32,
+            // They read 0 as 2^23.
+            bitrate in 1u64..1 << 50,
+            ssrcs in prop::collection::vec(0u32.., 0..9),
+        ) {
+            let streams: Vec<_> = ssrcs.iter().copied().map(Ssrc).collect();
+            let bytes = written(|out| {
+                ours::write_max_bitrate(out, Ssrc(sender), bitrate, &streams)
+            });
+            let ours::Packet::MaxBitrate(ours) = read_by_us(&bytes) else { panic!("not REMB") };
+            // Their number holds our 18 bits exactly.
+            let theirs = ReceiverEstimatedMaximumBitrate {
+                sender_ssrc: sender,
+                bitrate: ours.bitrate as f32,
+                ssrcs,
+            };
+            let read = read_by_them::<ReceiverEstimatedMaximumBitrate>(bytes.clone());
+            prop_assert_eq!(read, [theirs]);
         }
     }
 }

@@ -5,6 +5,11 @@ use crate::id::Ssrc;
 use crate::wire::cursor::Reader;
 use crate::wire::{Malformed, Result};
 
+/// Bytes of one entry of a NACK: a packet's number and 16 bits for those behind it.
+const NACK_ENTRY_LEN: usize = 4;
+/// Bits of the mantissa of a REMB's bitrate.
+const MANTISSA_BITS: u32 = 18;
+
 /// "The decoder lost the picture": a key frame is wanted (RFC 4585 §6.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PictureLoss {
@@ -192,27 +197,9 @@ pub fn write_nack(
     Some(Written { len: writer.finish()?, covered })
 }
 
-/// Bytes of one entry of a NACK: a packet's number and 16 bits for those behind it.
-const NACK_ENTRY_LEN: usize = 4;
-
-/// The NACK entry that also names `sequence`, if that is at most 16 behind its first.
-fn with_sequence(entry: u32, sequence: u16) -> Option<u32> {
-    match sequence.wrapping_sub((entry >> 16) as u16) {
-        0 => Some(entry),
-        behind @ 1..=16 => Some(entry | 1 << (behind - 1)),
-        _ => None,
-    }
-}
-
-/// Most streams of one REMB: what its 8-bit count can say.
-pub const MAX_LIMITED_STREAMS: usize = 255;
-/// Bits of the mantissa of a REMB's bitrate.
-const MANTISSA_BITS: u32 = 18;
-
 /// Writes the bitrate (bit/s) that the sender of `streams` should not exceed with all of them
 /// together (REMB, draft-alvestrand-rmcat-remb-03 §2.2); returns its length. What 18 bits of mantissa
-/// cannot hold is rounded down. `None` if it does not fit or there are more than
-/// [`MAX_LIMITED_STREAMS`].
+/// cannot hold is rounded down. `None` if it does not fit or there are more than 255 streams.
 pub fn write_max_bitrate(
     out: &mut [u8],
     sender: Ssrc,
@@ -229,4 +216,13 @@ pub fn write_max_bitrate(
     writer.put_u32(u32::from(count) << 24 | exponent << MANTISSA_BITS | mantissa)?;
     streams.iter().try_for_each(|stream| writer.put_u32(stream.0))?;
     writer.finish()
+}
+
+/// The NACK entry that also names `sequence`, if that is at most 16 behind its first.
+fn with_sequence(entry: u32, sequence: u16) -> Option<u32> {
+    match sequence.wrapping_sub((entry >> 16) as u16) {
+        0 => Some(entry),
+        behind @ 1..=16 => Some(entry | 1 << (behind - 1)),
+        _ => None,
+    }
 }

@@ -11,8 +11,8 @@ mod transport_cc;
 mod transport_cc_writer;
 
 pub use feedback::{
-    FirEntry, FullIntraRequest, MAX_LIMITED_STREAMS, MaxBitrate, Nack, PictureLoss,
-    write_full_intra_request, write_max_bitrate, write_nack, write_picture_loss,
+    FirEntry, FullIntraRequest, MaxBitrate, Nack, PictureLoss, write_full_intra_request,
+    write_max_bitrate, write_nack, write_picture_loss,
 };
 pub use report::{
     MAX_REPORT_BLOCKS, ReceiverReport, ReportBlock, ReportBlocks, SenderInfo, SenderReport,

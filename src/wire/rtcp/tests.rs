@@ -3,6 +3,7 @@
 use super::*;
 use crate::id::Ssrc;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 const SENDER: Ssrc = Ssrc(0x0102_0304);
 const MEDIA: Ssrc = Ssrc(0x0506_0708);
@@ -264,6 +265,78 @@ fn a_bitrate_is_mantissa_and_exponent() {
     assert!(packets(&packet(63, 3))[0].is_err(), "does not fit 64 bits");
 }
 
+/// NACKs for all of `sequences`, each in at most `room` bytes; what each of them names.
+fn nacks(mut sequences: &[u16], room: usize) -> Vec<Vec<u16>> {
+    let mut named = Vec::new();
+    let mut out = vec![0xaa; room];
+    while let Some(written) = write_nack(&mut out, SENDER, MEDIA, sequences.iter().copied()) {
+        let Packet::Nack(nack) = single(&out[..written.len]) else { panic!("not a NACK") };
+        assert_eq!((nack.sender, nack.media), (SENDER, MEDIA));
+        named.push(nack.sequences().collect());
+        sequences = &sequences[usize::from(written.covered)..];
+    }
+    assert!(sequences.is_empty());
+    named
+}
+
+#[test]
+fn a_nack_is_packed_into_as_few_entries_as_it_takes() {
+    // RFC 4585 §6.2.1: 16 bits behind each first; numbers wrap.
+    let packet = written(|out| {
+        let sequences = [0xfffe, 0xffff, 14, 15, 40].into_iter();
+        Some(write_nack(out, SENDER, MEDIA, sequences)?.len)
+    });
+    let expected = [
+        0x81, 205, 0, 5, 1, 2, 3, 4, 5, 6, 7, 8, // header
+        0xff, 0xfe, 0x80, 1, 0, 15, 0, 0, 0, 40, 0, 0,
+    ];
+    assert_eq!(packet, expected);
+}
+
+#[test]
+fn a_nack_ends_where_the_room_ends() {
+    let sequences: Vec<u16> = (0..100).collect();
+    let named = nacks(&sequences, 12 + 2 * 4 + 3);
+    assert_eq!(named.iter().map(Vec::len).collect::<Vec<_>>(), [34, 34, 32]);
+    assert_eq!(named.concat(), sequences);
+    assert_eq!(write_nack(&mut [0; 100], SENDER, MEDIA, std::iter::empty()), None);
+    assert_eq!(write_nack(&mut [0; 15], SENDER, MEDIA, 0..1), None);
+}
+
+#[test]
+fn a_bitrate_limit_has_the_drafts_layout() {
+    // draft-alvestrand-rmcat-remb-03 §2.2: 2^18 is one too many for 18 bits of mantissa.
+    let packet = written(|out| write_max_bitrate(out, SENDER, 1 << 18, &[MEDIA]));
+    let expected = [
+        0x8f,
+        206,
+        0,
+        5,
+        1,
+        2,
+        3,
+        4,
+        0,
+        0,
+        0,
+        0, // header
+        b'R',
+        b'E',
+        b'M',
+        b'B',
+        1,
+        1 << 2 | 2,
+        0,
+        0,
+        5,
+        6,
+        7,
+        8,
+    ];
+    assert_eq!(packet, expected);
+    assert_eq!(write_max_bitrate(&mut [0; 2000], SENDER, 1, &[MEDIA; 256]), None);
+}
+
 mod transport_cc {
     use super::*;
 
@@ -434,19 +507,42 @@ proptest! {
         }
     }
 
+    /// NACKs one behind the other name every number and no other, in whatever order.
+    #[test]
+    fn nacks_name_what_was_given(
+        sequences in prop::collection::vec(prop_oneof![0u16..40, 65_500u16.., any::<u16>()], 1..60),
+        room in 16usize..60,
+    ) {
+        let named: BTreeSet<_> = nacks(&sequences, room).concat().into_iter().collect();
+        prop_assert_eq!(named, sequences.into_iter().collect());
+    }
+
+    /// Rounded down, by less than one part in 2^17.
+    #[test]
+    fn bitrate_limits_never_say_more(bits in 0u32..=64, low: u64, streams in 0usize..=255) {
+        let bitrate = low.checked_shr(64 - bits).unwrap_or(0);
+        let packet = written(|out| write_max_bitrate(out, SENDER, bitrate, &vec![MEDIA; streams]));
+        let Packet::MaxBitrate(limit) = single(&packet) else { panic!("not REMB") };
+        prop_assert_eq!(limit.sender, SENDER);
+        prop_assert!(limit.bitrate <= bitrate && bitrate - limit.bitrate <= bitrate >> 17);
+        prop_assert_eq!(limit.streams().collect::<Vec<_>>(), vec![MEDIA; streams]);
+    }
+
     /// Every writer notices every buffer that is too small.
     #[test]
     fn rooms_too_small_are_noticed(cname in prop::collection::vec(any::<u8>(), 0..20)) {
         let blocks = [block(7, 0); 2];
         let entries = [FirEntry { ssrc: MEDIA, sequence: 1 }];
         type Write<'a> = &'a dyn Fn(&mut [u8]) -> Option<usize>;
-        let writers: [Write<'_>; 6] = [
+        let writers: [Write<'_>; 8] = [
             &|out| write_sender_report(out, &INFO, &blocks),
             &|out| write_receiver_report(out, SENDER, &blocks),
             &|out| write_cname(out, SENDER, &cname),
             &|out| write_goodbye(out, &[SENDER, MEDIA]),
             &|out| write_picture_loss(out, SENDER, MEDIA),
             &|out| write_full_intra_request(out, SENDER, &entries),
+            &|out| write_max_bitrate(out, SENDER, 1 << 40, &[MEDIA; 2]),
+            &|out| Some(write_nack(out, SENDER, MEDIA, std::iter::once(7))?.len),
         ];
         for write in writers {
             let needed = write(&mut [0; 200]).unwrap();
