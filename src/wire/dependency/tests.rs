@@ -4,7 +4,8 @@ use super::*;
 
 /// The bits `text` (spaces ignored) as bytes, padded with zeros.
 fn packed(text: &str) -> Vec<u8> {
-    let bits: Vec<u8> = text.bytes().filter(|b| *b != b' ').map(|b| b - b'0').collect();
+    let bits: Vec<u8> =
+        text.bytes().filter(|byte| byte.is_ascii_digit()).map(|b| b - b'0').collect();
     bits.chunks(8)
         .map(|chunk| chunk.iter().enumerate().fold(0, |byte, (at, bit)| byte | bit << (7 - at)))
         .collect()
@@ -15,10 +16,10 @@ fn packed(text: &str) -> Vec<u8> {
 fn key() -> Vec<u8> {
     packed(
         "1 1 000101 0000000100000010  1 0 0 0 0
-         000101 00001  01 00 11
-         10 10  00 01  00 11
+         000101 00001  00 01 11
+         10 10  10 10  00 11
          0  1 0001 0  1 0000 0
-         01  0000 0001 0010
+         10  0000 0001 0010
          1 0000000010011111 0000000001011001",
     )
 }

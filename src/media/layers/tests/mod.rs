@@ -1,1 +1,10 @@
 //! Streams, decoders and random runs.
+
+#[path = "../../../../tests/sim/decoders.rs"]
+mod decoders;
+mod room;
+mod runs;
+#[path = "../../../../tests/sim/streams.rs"]
+mod streams;
+
+use crate::wire;

@@ -1,0 +1,154 @@
+//! What the room does around a selector, with a network in front of it.
+
+use std::collections::BTreeMap;
+
+use super::decoders::Decoder;
+use super::streams::{Encoder, Format, Packet, Shape};
+use crate::id::Codec;
+use crate::media::layers::{
+    FrameInfo, Kind, Layer, PayloadShift, PictureIds, Selector, Structure, Verdict,
+};
+use crate::wire::seq::SeqNo;
+
+pub fn codec(format: Format) -> Codec {
+    match format {
+        Format::Vp8 => Codec::Vp8,
+        Format::Vp9Flexible | Format::Vp9Pattern => Codec::Vp9,
+        Format::Av1 => Codec::Av1,
+        Format::H264 => Codec::H264,
+    }
+}
+
+/// One producer and one consumer.
+pub struct Room {
+    pub encoders: Vec<Encoder>,
+    pub selector: Selector,
+    codec: Codec,
+    picture_ids: PictureIds,
+    encodings: Vec<Encoding>,
+    /// Everything since the last start or switch of the consumer's stream, by incoming number.
+    segments: Vec<BTreeMap<u64, Sent>>,
+    pub last: Option<Verdict>,
+}
+
+#[derive(Default)]
+struct Encoding {
+    structure: Structure,
+    /// What arrived, read once.
+    history: BTreeMap<u64, (Packet, FrameInfo)>,
+}
+
+/// What the receiver sees at one sequence number.
+enum Sent {
+    Packet {
+        marker: bool,
+        payload: Vec<u8>,
+        element: Option<Vec<u8>>,
+    },
+    /// Left out in time: there is no gap.
+    Nothing,
+    /// Left out after later numbers had gone.
+    Gap,
+}
+
+impl Room {
+    pub fn new(kind: Kind, shape: Shape, encodings: u8, offset: u16) -> Self {
+        let encoder = |index: u8| {
+            let seq = 65_500 + 17 * u64::from(index);
+            Encoder::new(shape, index, seq, offset.wrapping_mul(u16::from(index) * 7 + 1))
+        };
+        Self {
+            encoders: (0..encodings).map(encoder).collect(),
+            selector: Selector::new(kind),
+            codec: codec(shape.format),
+            picture_ids: PictureIds::new(codec(shape.format)),
+            encodings: (0..encodings).map(|_| Encoding::default()).collect(),
+            segments: Vec::new(),
+            last: None,
+        }
+    }
+
+    /// Takes one packet from the network.
+    pub fn arrive(&mut self, index: usize, packet: Packet) {
+        let encoding = &mut self.encodings[index];
+        let element = packet.dependency.as_deref();
+        let frame = FrameInfo::read(
+            self.codec,
+            &packet.payload,
+            packet.marker,
+            element,
+            &mut encoding.structure,
+        );
+        let seq = packet.seq;
+        encoding.history.insert(seq, (packet, frame));
+        if self.admit(index, seq) {
+            let later: Vec<u64> =
+                self.encodings[index].history.range(seq + 1..).map(|(seq, _)| *seq).collect();
+            for seq in later {
+                assert!(!self.admit(index, seq), "one switch at a time");
+            }
+        }
+    }
+
+    /// Returns whether the stream begins or goes over to another encoding here.
+    fn admit(&mut self, index: usize, seq: u64) -> bool {
+        let (packet, frame) = &self.encodings[index].history[&seq];
+        let verdict = self.selector.admit(index as u8, SeqNo(seq), frame);
+        self.last = Some(verdict);
+        let shift = self.picture_ids.shift(frame, verdict);
+        let Verdict::Forward { marker, switch } = verdict else {
+            if verdict == Verdict::Skip {
+                self.skip(seq);
+            }
+            return false;
+        };
+        let sent = renumbered(self.codec, packet, marker, shift);
+        if switch {
+            self.segments.push(BTreeMap::new());
+        }
+        self.segments.last_mut().expect("begun").insert(seq, sent);
+        switch
+    }
+
+    fn skip(&mut self, seq: u64) {
+        let segment = self.segments.last_mut().expect("begun");
+        let is_late = segment.last_key_value().is_some_and(|(last, _)| *last > seq);
+        segment.insert(seq, if is_late { Sent::Gap } else { Sent::Nothing });
+    }
+
+    /// Shows everything that was sent to a decoder.
+    pub fn decode(&self, format: Format) -> Decoder {
+        let mut decoder = Decoder::new(format);
+        for segment in &self.segments {
+            let mut expected = None;
+            for (&seq, sent) in segment {
+                if expected.is_some_and(|expected| seq != expected) {
+                    decoder.lose();
+                }
+                match sent {
+                    Sent::Packet { marker, payload, element } => {
+                        decoder.receive(*marker, payload, element.as_deref(), expected.is_none());
+                    }
+                    Sent::Nothing => {}
+                    Sent::Gap => decoder.lose(),
+                }
+                expected = Some(seq + 1);
+            }
+        }
+        decoder.end();
+        decoder
+    }
+
+    pub fn wish(&mut self, spatial: u8, temporal: u8) {
+        self.selector.set_target(Some(Layer { spatial, temporal }));
+    }
+}
+
+fn renumbered(codec: Codec, packet: &Packet, marker: Option<bool>, shift: PayloadShift) -> Sent {
+    let (mut payload, mut element) = (packet.payload.clone(), packet.dependency.clone());
+    shift.apply(codec, &mut payload);
+    if let Some(element) = &mut element {
+        shift.apply_dependency(element);
+    }
+    Sent::Packet { marker: marker.unwrap_or(packet.marker), payload, element }
+}
