@@ -1,0 +1,287 @@
+//! Probes: short stretches of a higher rate that show whether the line carries it.
+
+use std::num::NonZeroU16;
+
+use super::Bitrate;
+use super::records::Record;
+
+/// The first probe, times the initial estimate (libwebrtc: 3 and then 6; here each further probe builds on
+/// what the last one has shown).
+const FIRST_FACTOR: f64 = 3.0;
+/// Every further probe, times the estimate (libwebrtc's scale for exponential and periodic probes).
+const FACTOR: f64 = 2.0;
+/// How long a probe lasts (libwebrtc: 15 ms). Longer measures better through jitter; at twice the line's
+/// rate it leaves a queue of the same length.
+const DURATION_US: u64 = 25_000;
+/// Fewer packets measure nothing (libwebrtc: 5).
+const MIN_PACKETS: u32 = 5;
+/// The least that a packet of padding weighs with its headers, in bytes.
+const MIN_PACKET_SIZE: u32 = 60;
+/// What a full packet weighs, in bytes.
+const PACKET_SIZE: u32 = 1200;
+/// Between probes while more is wanted than the estimate (libwebrtc: 5 s when application-limited).
+const INTERVAL_US: u64 = 5_000_000;
+/// After the estimate fell: long enough for the queue to be gone.
+const AFTER_DROP_US: u64 = 1_500_000;
+/// A raise that is taken back within this time was a mistake, and the next probe waits longer.
+const REGRET_US: u64 = 4_000_000;
+/// So many times longer at most.
+const MAX_PATIENCE: u64 = 4;
+/// A queue stands: ask again later.
+const RETRY_US: u64 = 100_000;
+/// A probe whose feedback has not come by now is judged as it is.
+const EXPIRY_US: u64 = 2_000_000;
+/// Share of a probe's packets that must arrive (libwebrtc: 0.8).
+const MIN_ARRIVED: f64 = 0.8;
+/// Received at less than this share of the rate sent: the line was full (libwebrtc: 0.9).
+const FULL_SHARE: f64 = 0.9;
+/// A standing queue in which a probe would only do harm, in µs.
+const QUIET_US: i64 = 25_000;
+/// The estimate that lets a sender of the wanted rate keep its headroom.
+const HEADROOM: f64 = 1.2;
+
+/// Names a probe, so that its packets are recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cluster(NonZeroU16);
+
+impl Cluster {
+    /// The first of a transport.
+    pub(super) const FIRST: Self = Self(NonZeroU16::MIN);
+
+    fn next(self) -> Self {
+        Self(self.0.checked_add(1).unwrap_or(NonZeroU16::MIN))
+    }
+}
+
+/// A probe to be sent now: `bytes` at `bitrate`, cut into `packets` packets of equal size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What each packet is recorded under, as [`super::SentKind::Probe`].
+    pub cluster: Cluster,
+    /// How fast, in bit/s. Live media that leaves meanwhile comes on top.
+    pub bitrate: Bitrate,
+    /// How much, in bytes on the wire; at most one packet more.
+    pub bytes: u32,
+    /// How many packets; fewer of [`Self::bytes`] bytes together would measure worse, larger ones would
+    /// fill the receiver's queue.
+    pub packets: u32,
+}
+
+/// What a probe has shown, in bit/s.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Outcome {
+    /// The lesser of the rates at which it was sent and received.
+    pub bitrate: f64,
+    /// The rate received, if the line was full.
+    pub full_at: Option<f64>,
+}
+
+/// Decides when to probe and measures the probes.
+#[derive(Debug)]
+pub(super) struct Prober {
+    next: Cluster,
+    factor: f64,
+    due_us: u64,
+    /// What the allocation last asked for, in bit/s.
+    wanted: Option<Bitrate>,
+    flight: Option<Flight>,
+    raised_us: Option<u64>,
+    patience: u64,
+}
+
+/// The probe under way.
+#[derive(Debug)]
+struct Flight {
+    probe: Probe,
+    began_us: u64,
+    last_sent_us: u64,
+    packets: u32,
+    bytes: u32,
+    reported: u32,
+    arrived: u32,
+    sending: Fit,
+    receiving: Fit,
+    /// Bytes of probe and media since the probe's first packet.
+    total: u64,
+}
+
+impl Default for Prober {
+    fn default() -> Self {
+        Self {
+            next: Cluster::FIRST,
+            factor: FIRST_FACTOR,
+            due_us: 0,
+            wanted: None,
+            flight: None,
+            raised_us: None,
+            patience: 1,
+        }
+    }
+}
+
+impl Prober {
+    /// The probe that is due now, if any. `limit` is the most that the estimate may become.
+    pub fn poll(
+        &mut self,
+        now_us: u64,
+        wanted: Bitrate,
+        estimate: f64,
+        limit: f64,
+        standing_us: i64,
+    ) -> Option<Probe> {
+        self.wanted = Some(wanted);
+        let goal = self.goal(limit)?;
+        if self.flight.is_some() || now_us < self.due_us || estimate >= goal {
+            return None;
+        }
+        if standing_us > QUIET_US {
+            self.due_us = now_us + RETRY_US;
+            return None;
+        }
+        let bitrate = (estimate * self.factor).min(goal / super::rate::MARGIN) as Bitrate;
+        let bytes = (bitrate * DURATION_US / 8_000_000) as u32;
+        let bytes = bytes.max(MIN_PACKETS * MIN_PACKET_SIZE);
+        let packets = bytes.div_ceil(PACKET_SIZE).max(MIN_PACKETS);
+        let probe = Probe { cluster: self.next, bitrate, bytes, packets };
+        self.next = self.next.next();
+        self.flight = Some(Flight::new(probe, now_us));
+        self.due_us = now_us + INTERVAL_US * self.patience;
+        Some(probe)
+    }
+
+    /// The estimate beyond which nobody wants more, in bit/s; `None` as long as nobody has asked.
+    pub fn goal(&self, limit: f64) -> Option<f64> {
+        self.wanted.map(|wanted| (wanted as f64 * HEADROOM).min(limit))
+    }
+
+    /// When [`Self::poll`] or [`Self::judge`] has something to do.
+    pub fn next_us(&self, estimate: f64, limit: f64) -> Option<u64> {
+        match &self.flight {
+            Some(flight) => Some(flight.began_us + EXPIRY_US),
+            None => self.goal(limit).is_some_and(|goal| estimate < goal).then_some(self.due_us),
+        }
+    }
+
+    pub fn sent(&mut self, cluster: Cluster, now_us: u64, size: u16) {
+        let Some(flight) = self.flight.as_mut().filter(|flight| flight.probe.cluster == cluster)
+        else {
+            return;
+        };
+        flight.last_sent_us = now_us;
+        flight.packets += 1;
+        flight.bytes += u32::from(size);
+    }
+
+    /// Feedback reported `record` for the first time, as arrived or lost.
+    pub fn reported(&mut self, record: &Record, arrival_us: Option<i64>) {
+        let Some(flight) = &mut self.flight else { return };
+        let is_probe = record.cluster == Some(flight.probe.cluster);
+        flight.reported += u32::from(is_probe);
+        let Some(arrival_us) = arrival_us else { return };
+        flight.arrived += u32::from(is_probe);
+        // Media between the probe's packets fills the line as they do.
+        let begun = flight.total > 0 || is_probe;
+        if begun && record.sent_us >= flight.began_us && record.sent_us <= flight.last_sent_us {
+            flight.total += u64::from(record.size);
+            let bits = flight.total as f64 * 8.0;
+            flight.sending.point(bits, record.sent_us as f64 / 1e6);
+            flight.receiving.point(bits, arrival_us as f64 / 1e6);
+        }
+    }
+
+    /// The end of a feedback: what the probe has shown, if it is complete.
+    pub fn judge(&mut self, now_us: u64) -> Option<Outcome> {
+        let flight = self.flight.take_if(|flight| flight.is_complete(now_us))?;
+        self.factor = FACTOR;
+        let outcome = flight.outcome()?;
+        if outcome.full_at.is_none() {
+            // The line takes it: go on at once.
+            self.due_us = now_us;
+        }
+        Some(outcome)
+    }
+
+    /// The last probe has raised the estimate.
+    pub fn raised(&mut self, now_us: u64) {
+        if self.raised_us.is_none_or(|last| now_us.saturating_sub(last) > 2 * REGRET_US) {
+            self.patience = 1;
+        }
+        self.raised_us = Some(now_us);
+    }
+
+    /// The estimate had to be lowered: look again when the queue is gone.
+    pub fn dropped(&mut self, now_us: u64) {
+        let regretted = self.raised_us.take_if(|at| now_us.saturating_sub(*at) < REGRET_US);
+        if regretted.is_some() {
+            self.patience = (self.patience * 2).min(MAX_PATIENCE);
+        }
+        self.due_us = now_us + AFTER_DROP_US * self.patience;
+    }
+
+    /// Gives up the probe under way: the receiver's clock is no longer the one it began with.
+    pub fn abandon(&mut self) {
+        self.flight = None;
+    }
+}
+
+impl Flight {
+    fn new(probe: Probe, now_us: u64) -> Self {
+        Self {
+            probe,
+            began_us: now_us,
+            last_sent_us: now_us,
+            packets: 0,
+            bytes: 0,
+            reported: 0,
+            arrived: 0,
+            sending: Fit::default(),
+            receiving: Fit::default(),
+            total: 0,
+        }
+    }
+
+    fn is_complete(&self, now_us: u64) -> bool {
+        let all = self.bytes >= self.probe.bytes && self.reported >= self.packets;
+        all || now_us >= self.began_us + EXPIRY_US
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        let expected = self.packets.max(MIN_PACKETS);
+        if f64::from(self.arrived) < MIN_ARRIVED * f64::from(expected) {
+            return None;
+        }
+        let asked = self.probe.bitrate as f64;
+        // What left in one burst went at any rate; it proves no more than was asked for.
+        let sent = self.sending.rate().unwrap_or(f64::INFINITY);
+        let received = self.receiving.rate().unwrap_or(f64::INFINITY);
+        let full = received < FULL_SHARE * sent.min(2.0 * asked);
+        Some(Outcome { bitrate: sent.min(received).min(asked), full_at: full.then_some(received) })
+    }
+}
+
+/// A line through points (bits so far, time in s), by least squares: its slope is the time per bit. Fitted
+/// this way round, since it is the times that jitter.
+#[derive(Debug, Default)]
+struct Fit {
+    count: f64,
+    mean_bits: f64,
+    mean_time: f64,
+    bits_bits: f64,
+    bits_time: f64,
+}
+
+impl Fit {
+    fn point(&mut self, bits: f64, time: f64) {
+        self.count += 1.0;
+        let off_bits = bits - self.mean_bits;
+        self.mean_bits += off_bits / self.count;
+        self.mean_time += (time - self.mean_time) / self.count;
+        self.bits_bits += off_bits * (bits - self.mean_bits);
+        self.bits_time += off_bits * (time - self.mean_time);
+    }
+
+    /// Bit/s; `None` if all came at once.
+    fn rate(&self) -> Option<f64> {
+        (self.bits_time > 0.0).then(|| self.bits_bits / self.bits_time)
+    }
+}
