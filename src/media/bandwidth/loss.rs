@@ -99,6 +99,7 @@ impl Loss {
         let window = std::mem::take(&mut self.window);
         self.window.began_us = Some(now_us);
         if window.packets < WINDOW_PACKETS {
+            self.hold = false;
             return Verdict::Grow;
         }
         let loss = f64::from(window.lost) / f64::from(window.packets);
@@ -114,7 +115,9 @@ impl Loss {
         let excess = loss - self.inherent;
         self.learn(loss, standing_us);
         self.hold = excess >= LIGHT;
-        if excess <= HEAVY {
+        // Less one standard deviation: so few packets must not be unlucky by chance.
+        let surely = loss - f64::from(window.lost).sqrt() / f64::from(window.packets);
+        if surely - self.inherent <= HEAVY {
             return if self.hold { Verdict::Hold } else { Verdict::Grow };
         }
         self.trial.get_or_insert(Trial { estimate, sent, arrived });
@@ -127,10 +130,10 @@ impl Loss {
         let trial = self.trial.take_if(|trial| sent <= TRIAL_SHARE * trial.sent)?;
         let (sent_share, arrived_share) = (sent / trial.sent, arrived / trial.arrived.max(1.0));
         // Halfway between "as much arrives as before" and "what arrives shrank with what is sent".
-        if arrived_share > (1.0 + sent_share) / 2.0 || loss > MAX_INHERENT {
+        if arrived_share > (1.0 + sent_share) / 2.0 {
             return None;
         }
-        self.inherent = self.inherent.max(loss);
+        self.inherent = self.inherent.max(loss.min(MAX_INHERENT));
         Some(trial.estimate)
     }
 

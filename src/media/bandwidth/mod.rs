@@ -45,6 +45,8 @@ const STEADY_WINDOW_US: i64 = 900_000;
 /// Feedback this late is missing; from then on the estimate falls once per [`SILENCE_STEP_US`].
 const SILENCE_US: u64 = 1_000_000;
 const SILENCE_STEP_US: u64 = 500_000;
+/// A receiver's estimate that falls by this factor means a queue that probes must not lengthen.
+const REMB_DROP: f64 = 0.9;
 /// The round trip before anything is known of it (mediasoup: 100 ms).
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// A round trip longer than this is not believed.
@@ -169,7 +171,7 @@ impl Estimator {
         if let Some(sent_us) = newest {
             self.rtt.feedback(now_us, now_us.saturating_sub(sent_us));
             self.silence.heard();
-            self.conclude(now_us);
+            self.conclude(now_us, sent_us);
         }
         self.update(before)
     }
@@ -181,23 +183,27 @@ impl Estimator {
 
     /// The receiver's own estimate in bit/s (REMB), from a client that sends no transport-wide feedback: any
     /// value, bounded by our limits. Ignored once transport-wide feedback has come.
-    pub fn remb(&mut self, _now: Instant, bitrate: Bitrate) -> Update {
+    pub fn remb(&mut self, now: Instant, bitrate: Bitrate) -> Update {
         let before = self.estimate();
         if !self.silence.is_armed {
             self.rate.receiver(bitrate);
+        }
+        if (self.estimate() as f64) < REMB_DROP * before as f64 {
+            self.prober.dropped(self.micros(now));
         }
         self.update(before)
     }
 
     /// The probe to be sent now, if any. `wanted` is what the allocation could use in all, in bit/s: probes
-    /// are made while that, with some headroom, exceeds the estimate.
+    /// are made while that, with some headroom, exceeds the estimate. 0 means that no probe is wanted.
     pub fn poll_probe(&mut self, now: Instant, wanted: Bitrate) -> Option<Probe> {
         let limit = self.rate.limits().max as f64;
         let (estimate, standing_us) = (self.rate.estimate(), self.delay.standing_us());
         self.prober.poll(self.micros(now), wanted, estimate, limit, standing_us)
     }
 
-    /// When to call [`Self::handle_timeout`] and [`Self::poll_probe`], if no feedback comes before.
+    /// When to call both [`Self::handle_timeout`] and [`Self::poll_probe`], if no feedback comes before.
+    /// It stays in the past until they are called.
     pub fn next_timeout(&self) -> Option<Instant> {
         let limit = self.rate.limits().max as f64;
         let probe = self.prober.next_us(self.rate.estimate(), limit);
@@ -213,7 +219,7 @@ impl Estimator {
             self.rate.silence(now_us);
             self.prober.dropped(now_us);
         }
-        self.judge_probe(now_us);
+        self.judge_probe(now_us, 0);
         self.update(before)
     }
 
@@ -312,10 +318,10 @@ impl Estimator {
     }
 
     /// Makes one estimate of what the feedback has shown.
-    fn conclude(&mut self, now_us: u64) {
+    fn conclude(&mut self, now_us: u64, newest_us: u64) {
         let usage = self.delay.judge();
         let verdict = self.loss.judge(now_us, self.delay.standing_us(), self.rate.estimate());
-        self.judge_probe(now_us);
+        self.judge_probe(now_us, newest_us);
         let rtt = self.rtt.best().unwrap_or(INITIAL_RTT).as_secs_f64();
         let lowered = match (usage, verdict) {
             (Usage::Over, _) => self
@@ -345,8 +351,8 @@ impl Estimator {
         }
     }
 
-    fn judge_probe(&mut self, now_us: u64) {
-        let Some(outcome) = self.prober.judge(now_us) else { return };
+    fn judge_probe(&mut self, now_us: u64, newest_us: u64) {
+        let Some(outcome) = self.prober.judge(now_us, newest_us) else { return };
         let acked = self.acked.bitrate(STEADY_WINDOW_US).unwrap_or(0.0);
         if self.rate.probed(now_us, outcome, acked) {
             self.prober.raised(now_us);

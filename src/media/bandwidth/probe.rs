@@ -8,11 +8,17 @@ use super::records::Record;
 /// The first probe, times the initial estimate (libwebrtc: 3 and then 6; here each further probe builds on
 /// what the last one has shown).
 const FIRST_FACTOR: f64 = 3.0;
-/// Every further probe, times the estimate (libwebrtc's scale for exponential and periodic probes).
+/// A probe after one that the line took, times the estimate (libwebrtc's scale for exponential probes).
 const FACTOR: f64 = 2.0;
-/// How long a probe lasts (libwebrtc: 15 ms). Longer measures better through jitter; at twice the line's
-/// rate it leaves a queue of the same length.
-const DURATION_US: u64 = 25_000;
+/// A probe after one that filled the line, times the estimate.
+const CAREFUL_FACTOR: f64 = 1.5;
+/// What a probe sends beyond the estimate, in time at the estimate: the queue that it leaves if the estimate
+/// is right.
+const EXCESS_US: f64 = 25_000.0;
+/// How long a probe lasts (libwebrtc: 15 ms): within these bounds as long as its excess allows, for what
+/// lasts longer is measured better through jitter.
+const MIN_DURATION_US: f64 = 15_000.0;
+const MAX_DURATION_US: f64 = 60_000.0;
 /// Fewer packets measure nothing (libwebrtc: 5).
 const MIN_PACKETS: u32 = 5;
 /// The least that a packet of padding weighs with its headers, in bytes.
@@ -23,12 +29,19 @@ const PACKET_SIZE: u32 = 1200;
 const INTERVAL_US: u64 = 5_000_000;
 /// After the estimate fell: long enough for the queue to be gone.
 const AFTER_DROP_US: u64 = 1_500_000;
-/// A raise that is taken back within this time was a mistake, and the next probe waits longer.
+/// A raise that is taken back within this time was a mistake. One is forgiven, since lines do get slower;
+/// each further one doubles the time between probes, up to 40 s.
 const REGRET_US: u64 = 4_000_000;
-/// So many times longer at most.
-const MAX_PATIENCE: u64 = 4;
+const MAX_REGRETS: u32 = 4;
+/// A raise that has held for this long: the mistakes before it are forgotten.
+const CONTENT_US: u64 = 15_000_000;
 /// A queue stands: ask again later.
 const RETRY_US: u64 = 100_000;
+/// A probe could not be measured, since too much of it or the feedback on it was lost: try again after this
+/// time, twice as long each time, and from the second time on with less.
+const AGAIN_US: u64 = 500_000;
+const MAX_FAILURES: u32 = 3;
+const LEAST_FACTOR: f64 = 1.25;
 /// A probe whose feedback has not come by now is judged as it is.
 const EXPIRY_US: u64 = 2_000_000;
 /// Share of a probe's packets that must arrive (libwebrtc: 0.8).
@@ -85,8 +98,11 @@ pub(super) struct Prober {
     /// What the allocation last asked for, in bit/s.
     wanted: Option<Bitrate>,
     flight: Option<Flight>,
+    /// The last raise that has not been taken back.
     raised_us: Option<u64>,
-    patience: u64,
+    regrets: u32,
+    /// Probes in a row that could not be measured.
+    failures: u32,
 }
 
 /// The probe under way.
@@ -114,7 +130,8 @@ impl Default for Prober {
             wanted: None,
             flight: None,
             raised_us: None,
-            patience: 1,
+            regrets: 0,
+            failures: 0,
         }
     }
 }
@@ -139,13 +156,15 @@ impl Prober {
             return None;
         }
         let bitrate = (estimate * self.factor).min(goal / super::rate::MARGIN) as Bitrate;
-        let bytes = (bitrate * DURATION_US / 8_000_000) as u32;
+        let excess = (bitrate as f64 / estimate - 1.0).max(f64::EPSILON);
+        let duration = (EXCESS_US / excess).clamp(MIN_DURATION_US, MAX_DURATION_US);
+        let bytes = (bitrate as f64 * duration / 8e6) as u32;
         let bytes = bytes.max(MIN_PACKETS * MIN_PACKET_SIZE);
         let packets = bytes.div_ceil(PACKET_SIZE).max(MIN_PACKETS);
         let probe = Probe { cluster: self.next, bitrate, bytes, packets };
         self.next = self.next.next();
         self.flight = Some(Flight::new(probe, now_us));
-        self.due_us = now_us + INTERVAL_US * self.patience;
+        self.due_us = now_us + INTERVAL_US * self.patience();
         Some(probe)
     }
 
@@ -189,38 +208,65 @@ impl Prober {
         }
     }
 
-    /// The end of a feedback: what the probe has shown, if it is complete.
-    pub fn judge(&mut self, now_us: u64) -> Option<Outcome> {
-        let flight = self.flight.take_if(|flight| flight.is_complete(now_us))?;
-        self.factor = FACTOR;
-        let outcome = flight.outcome()?;
-        if outcome.full_at.is_none() {
-            // The line takes it: go on at once.
-            self.due_us = now_us;
+    /// The end of a feedback whose newest packet was sent at `newest_us`, or the time is up: what the probe
+    /// has shown, if it is complete.
+    pub fn judge(&mut self, now_us: u64, newest_us: u64) -> Option<Outcome> {
+        let flight = self.flight.take_if(|flight| flight.is_complete(now_us, newest_us))?;
+        let outcome = flight.outcome();
+        match outcome {
+            Some(Outcome { full_at, .. }) => {
+                self.failures = 0;
+                if full_at.is_none() {
+                    // The line takes it: go on at once.
+                    (self.factor, self.due_us) = (FACTOR, now_us);
+                } else {
+                    self.factor = CAREFUL_FACTOR;
+                }
+            }
+            None if flight.packets > 0 => self.failed(now_us),
+            // The room could not send it: the interval passes.
+            None => {}
         }
-        Some(outcome)
+        outcome
     }
 
     /// The last probe has raised the estimate.
     pub fn raised(&mut self, now_us: u64) {
-        if self.raised_us.is_none_or(|last| now_us.saturating_sub(last) > 2 * REGRET_US) {
-            self.patience = 1;
-        }
+        self.forgive(now_us);
         self.raised_us = Some(now_us);
     }
 
     /// The estimate had to be lowered: look again when the queue is gone.
     pub fn dropped(&mut self, now_us: u64) {
-        let regretted = self.raised_us.take_if(|at| now_us.saturating_sub(*at) < REGRET_US);
-        if regretted.is_some() {
-            self.patience = (self.patience * 2).min(MAX_PATIENCE);
+        self.forgive(now_us);
+        if self.raised_us.take().is_some_and(|at| now_us.saturating_sub(at) < REGRET_US) {
+            self.regrets = (self.regrets + 1).min(MAX_REGRETS);
         }
-        self.due_us = now_us + AFTER_DROP_US * self.patience;
+        self.due_us = now_us + AFTER_DROP_US * self.patience();
     }
 
     /// Gives up the probe under way: the receiver's clock is no longer the one it began with.
     pub fn abandon(&mut self) {
         self.flight = None;
+    }
+
+    fn failed(&mut self, now_us: u64) {
+        if self.failures > 0 {
+            self.factor = self.factor.sqrt().max(LEAST_FACTOR);
+        }
+        self.due_us = now_us + (AGAIN_US << self.failures) * self.patience();
+        self.failures = (self.failures + 1).min(MAX_FAILURES);
+    }
+
+    fn forgive(&mut self, now_us: u64) {
+        if self.raised_us.is_some_and(|at| now_us.saturating_sub(at) > CONTENT_US) {
+            self.regrets = 0;
+        }
+    }
+
+    /// How many times longer than usual to wait.
+    fn patience(&self) -> u64 {
+        1 << self.regrets.saturating_sub(1)
     }
 }
 
@@ -240,9 +286,10 @@ impl Flight {
         }
     }
 
-    fn is_complete(&self, now_us: u64) -> bool {
-        let all = self.bytes >= self.probe.bytes && self.reported >= self.packets;
-        all || now_us >= self.began_us + EXPIRY_US
+    fn is_complete(&self, now_us: u64, newest_us: u64) -> bool {
+        let is_reported = self.reported >= self.packets || newest_us > self.last_sent_us;
+        let is_sent = self.bytes >= self.probe.bytes;
+        is_sent && is_reported || now_us >= self.began_us + EXPIRY_US
     }
 
     fn outcome(&self) -> Option<Outcome> {

@@ -28,7 +28,7 @@ const CAPACITY_AGE_US: u64 = 30_000_000;
 /// A sample that differs by more than this is a change of the line, not noise.
 const CAPACITY_CHANGE: f64 = 0.15;
 /// Weight of a new sample otherwise.
-const CAPACITY_WEIGHT: f64 = 0.5;
+const CAPACITY_WEIGHT: f64 = 0.3;
 /// A receiver's own estimate (REMB) raises ours only if it is this much higher; it lowers it at once.
 const REMB_HYSTERESIS: f64 = 1.05;
 /// Factor and interval by which the estimate falls while feedback fails to come.

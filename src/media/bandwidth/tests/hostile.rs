@@ -1,0 +1,1 @@
+//! Feedback that nobody honest would send.
