@@ -145,3 +145,62 @@ impl Loss {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Half a second in which 100 packets of `size` bytes were sent and `lost` of them lost.
+    fn window(loss: &mut Loss, now_us: &mut u64, size: u16, lost: usize, estimate: f64) -> Verdict {
+        loss.judge(*now_us, 0, estimate);
+        *now_us += WINDOW_US;
+        (0..100).for_each(|i| loss.reported(size, i < lost));
+        loss.judge(*now_us, 0, estimate)
+    }
+
+    #[test]
+    fn light_loss_grows_moderate_holds_heavy_lowers() {
+        let verdict = |lost| window(&mut Loss::default(), &mut 0, 1200, lost, 1e6);
+        assert_eq!(verdict(1), Verdict::Grow);
+        assert_eq!(verdict(5), Verdict::Hold);
+        assert_eq!(verdict(12), Verdict::Hold, "may be chance");
+        assert_eq!(verdict(30), Verdict::Lower(0.85));
+    }
+
+    #[test]
+    fn loss_that_a_lower_rate_does_not_mend_is_the_lines_own() {
+        let (mut loss, mut now) = (Loss::default(), 0);
+        assert!(matches!(window(&mut loss, &mut now, 1200, 20, 1e6), Verdict::Lower(_)));
+        assert!(matches!(window(&mut loss, &mut now, 1200, 20, 9e5), Verdict::Lower(_)));
+        // Now that less is sent, less arrives, and as much is lost as before.
+        assert_eq!(window(&mut loss, &mut now, 600, 20, 8e5), Verdict::Restore(1e6));
+        assert_eq!(window(&mut loss, &mut now, 1200, 20, 1e6), Verdict::Grow);
+    }
+
+    #[test]
+    fn loss_of_a_line_too_slow_keeps_the_rate_low() {
+        let (mut loss, mut now) = (Loss::default(), 0);
+        assert!(matches!(window(&mut loss, &mut now, 1200, 60, 1e6), Verdict::Lower(_)));
+        // A fifth less is sent and as much arrives as before.
+        assert!(matches!(window(&mut loss, &mut now, 960, 50, 8e5), Verdict::Lower(_)));
+        assert_eq!(loss.inherent, 0.0);
+    }
+
+    #[test]
+    fn steady_moderate_loss_without_a_queue_is_learnt() {
+        let (mut loss, mut now) = (Loss::default(), 0);
+        let verdicts: Vec<_> = (0..30).map(|_| window(&mut loss, &mut now, 1200, 5, 1e6)).collect();
+        assert_eq!(verdicts[0], Verdict::Hold);
+        assert_eq!(verdicts[29], Verdict::Grow);
+    }
+
+    #[test]
+    fn a_packet_that_comes_after_all_is_not_lost() {
+        let mut loss = Loss::default();
+        loss.judge(0, 0, 1e6);
+        (0..100).for_each(|_| loss.reported(1200, true));
+        (0..100).for_each(|_| loss.arrived_late(1200));
+        assert_eq!(loss.judge(WINDOW_US, 0, 1e6), Verdict::Grow);
+        assert_eq!(loss.shown(), 0.0);
+    }
+}

@@ -3,12 +3,12 @@
 //! It follows "Google congestion control" (draft-ietf-rmcat-gcc-02) where that fits an SFU, which sends
 //! layers of given sizes, unpaced, and so nearly always less than the line carries:
 //!
-//! - growing delay says that we send more than the line carries ([`delay`]), and then what arrives is what
-//!   it carries ([`acked`]);
-//! - loss beyond what the line loses at any rate says the same of a line without a queue ([`loss`]);
-//! - only sending more can show that the line carries more: a short probe ([`probe`]).
+//! - growing delay says that we send more than the line carries (`delay`), and then what arrives is what
+//!   it carries (`acked`);
+//! - loss beyond what the line loses at any rate says the same of a line without a queue (`loss`);
+//! - only sending more can show that the line carries more: a short probe (`probe`).
 //!
-//! [`rate`] makes one estimate of the four. Sending costs one write into a ring ([`records`]); the work is
+//! `rate` makes one estimate of the four. Sending costs one write into a ring (`records`); the work is
 //! done per feedback, and nothing is allocated after the first packet.
 
 mod acked;
@@ -378,7 +378,7 @@ struct RoundTrip {
 impl RoundTrip {
     fn feedback(&mut self, now_us: u64, rtt_us: u64) {
         let (began, least, past) = self.feedback.unwrap_or((now_us, rtt_us, rtt_us));
-        self.feedback = Some(if now_us - began > RTT_PERIOD_US {
+        self.feedback = Some(if now_us.saturating_sub(began) > RTT_PERIOD_US {
             (now_us, rtt_us, least)
         } else {
             (began, least.min(rtt_us), past)

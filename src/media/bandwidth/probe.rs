@@ -75,8 +75,7 @@ pub struct Probe {
     pub bitrate: Bitrate,
     /// How much, in bytes on the wire; at most one packet more.
     pub bytes: u32,
-    /// How many packets; fewer of [`Self::bytes`] bytes together would measure worse, larger ones would
-    /// fill the receiver's queue.
+    /// How many packets: fewer measure worse.
     pub packets: u32,
 }
 
@@ -87,6 +86,8 @@ pub(super) struct Outcome {
     pub bitrate: f64,
     /// The rate received, if the line was full.
     pub full_at: Option<f64>,
+    /// Packets were lost meanwhile, so that the line may carry more than this.
+    pub is_lossy: bool,
 }
 
 /// Decides when to probe and measures the probes.
@@ -115,6 +116,8 @@ struct Flight {
     bytes: u32,
     reported: u32,
     arrived: u32,
+    /// Of probe and media.
+    lost: u32,
     sending: Fit,
     receiving: Fit,
     /// Bytes of probe and media since the probe's first packet.
@@ -188,7 +191,7 @@ impl Prober {
         };
         flight.last_sent_us = now_us;
         flight.packets += 1;
-        flight.bytes += u32::from(size);
+        flight.bytes = flight.bytes.saturating_add(size.into());
     }
 
     /// Feedback reported `record` for the first time, as arrived or lost.
@@ -196,11 +199,14 @@ impl Prober {
         let Some(flight) = &mut self.flight else { return };
         let is_probe = record.cluster == Some(flight.probe.cluster);
         flight.reported += u32::from(is_probe);
-        let Some(arrival_us) = arrival_us else { return };
-        flight.arrived += u32::from(is_probe);
         // Media between the probe's packets fills the line as they do.
-        let begun = flight.total > 0 || is_probe;
-        if begun && record.sent_us >= flight.began_us && record.sent_us <= flight.last_sent_us {
+        let is_within = flight.began_us <= record.sent_us && record.sent_us <= flight.last_sent_us;
+        let Some(arrival_us) = arrival_us else {
+            flight.lost += u32::from(is_within);
+            return;
+        };
+        flight.arrived += u32::from(is_probe);
+        if is_within && (is_probe || flight.total > 0) {
             flight.total += u64::from(record.size);
             let bits = flight.total as f64 * 8.0;
             flight.sending.point(bits, record.sent_us as f64 / 1e6);
@@ -280,6 +286,7 @@ impl Flight {
             bytes: 0,
             reported: 0,
             arrived: 0,
+            lost: 0,
             sending: Fit::default(),
             receiving: Fit::default(),
             total: 0,
@@ -302,7 +309,11 @@ impl Flight {
         let sent = self.sending.rate().unwrap_or(f64::INFINITY);
         let received = self.receiving.rate().unwrap_or(f64::INFINITY);
         let full = received < FULL_SHARE * sent.min(2.0 * asked);
-        Some(Outcome { bitrate: sent.min(received).min(asked), full_at: full.then_some(received) })
+        Some(Outcome {
+            bitrate: sent.min(received).min(asked),
+            full_at: full.then_some(received),
+            is_lossy: self.lost > 0,
+        })
     }
 }
 
@@ -330,5 +341,122 @@ impl Fit {
     /// Bit/s; `None` if all came at once.
     fn rate(&self) -> Option<f64> {
         (self.bits_time > 0.0).then(|| self.bits_bits / self.bits_time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::bandwidth::records::{Report, SendRecords};
+
+    const LIMIT: f64 = 1e8;
+
+    /// Sends `probe` in ticks of 5 ms and reports each packet as having arrived over a line of `rate`
+    /// bit/s, except those that `is_lost` names.
+    fn fly(prober: &mut Prober, probe: Probe, rate: f64, is_lost: fn(u32) -> bool) {
+        let mut records = SendRecords::default();
+        let size = probe.bytes.div_ceil(probe.packets) as u16;
+        let bits = f64::from(size) * 8.0;
+        let began_us = prober.flight.as_ref().unwrap().began_us;
+        let mut free = began_us as f64;
+        for i in 0..probe.packets {
+            let due = bits * f64::from(i) / probe.bitrate as f64 * 1e6;
+            let sent_us = began_us + due as u64 / 5_000 * 5_000;
+            records.sent(i as u16, sent_us, size, Some(probe.cluster));
+            prober.sent(probe.cluster, sent_us, size);
+            free = free.max(sent_us as f64) + bits / rate * 1e6;
+            match records.report(i as u16, !is_lost(i), sent_us) {
+                Report::Arrived(record) => prober.reported(&record, Some(free as i64)),
+                Report::Lost(record) => prober.reported(&record, None),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn first(prober: &mut Prober) -> Probe {
+        prober.poll(0, 2_500_000, 600_000.0, LIMIT, 0).expect("a probe at the start")
+    }
+
+    #[test]
+    fn the_first_probe_is_three_times_the_initial_estimate() {
+        let probe = first(&mut Prober::default());
+        assert_eq!(probe.bitrate, 1_800_000);
+        assert!(probe.packets >= MIN_PACKETS);
+    }
+
+    #[test]
+    fn a_probe_asks_for_no_more_than_is_wanted() {
+        let mut prober = Prober::default();
+        assert_eq!(prober.poll(0, 500_000, 600_000.0, LIMIT, 0), None, "wants nothing more");
+        let probe = prober.poll(0, 800_000, 600_000.0, LIMIT, 0).unwrap();
+        let ceiling = 800_000.0 * HEADROOM / crate::media::bandwidth::rate::MARGIN;
+        assert!(probe.bitrate as f64 <= ceiling);
+    }
+
+    #[test]
+    fn a_slow_line_is_measured() {
+        let mut prober = Prober::default();
+        let probe = first(&mut prober);
+        fly(&mut prober, probe, 1_000_000.0, |_| false);
+        let outcome = prober.judge(100_000, 0).unwrap();
+        let full_at = outcome.full_at.expect("the line was full");
+        assert!((full_at / 1e6 - 1.0).abs() < 0.02, "{full_at}");
+        let soon = prober.poll(100_000, 2_500_000, full_at, LIMIT, 0);
+        assert_eq!(soon, None, "a full line is left alone for a while");
+    }
+
+    #[test]
+    fn a_fast_line_is_probed_further_at_once() {
+        let mut prober = Prober::default();
+        let probe = first(&mut prober);
+        fly(&mut prober, probe, 1e8, |_| false);
+        let outcome = prober.judge(100_000, 0).unwrap();
+        assert_eq!(outcome.full_at, None);
+        assert!((outcome.bitrate / probe.bitrate as f64 - 1.0).abs() < 0.1, "{outcome:?}");
+        assert!(prober.poll(100_000, 9_000_000, outcome.bitrate, LIMIT, 0).is_some());
+    }
+
+    #[test]
+    fn a_probe_that_is_mostly_lost_shows_nothing_and_is_repeated() {
+        let mut prober = Prober::default();
+        let probe = first(&mut prober);
+        fly(&mut prober, probe, 1e6, |i| i % 2 == 0);
+        assert_eq!(prober.judge(100_000, 0), None);
+        let poll = |prober: &mut Prober, now| prober.poll(now, 2_500_000, 6e5, LIMIT, 0);
+        assert_eq!(poll(&mut prober, 100_000 + AGAIN_US - 1), None);
+        assert!(poll(&mut prober, 100_000 + AGAIN_US).is_some());
+    }
+
+    #[test]
+    fn a_probe_that_cannot_be_sent_is_given_up() {
+        let mut prober = Prober::default();
+        first(&mut prober);
+        assert_eq!(prober.next_us(6e5, LIMIT), Some(EXPIRY_US));
+        assert_eq!(prober.judge(EXPIRY_US, 0), None);
+        assert_eq!(prober.next_us(6e5, LIMIT), Some(INTERVAL_US));
+    }
+
+    #[test]
+    fn no_probe_joins_a_queue() {
+        let mut prober = Prober::default();
+        assert_eq!(prober.poll(0, 2_500_000, 6e5, LIMIT, QUIET_US + 1), None);
+        assert_eq!(prober.next_us(6e5, LIMIT), Some(RETRY_US));
+        assert!(prober.poll(RETRY_US, 2_500_000, 6e5, LIMIT, 0).is_some());
+    }
+
+    #[test]
+    fn raises_that_are_taken_back_make_patient() {
+        let mut prober = Prober { wanted: Some(2_500_000), ..Prober::default() };
+        let mut waits = Vec::new();
+        for raise in 0..4 {
+            let now = raise * 10_000_000;
+            prober.raised(now);
+            prober.dropped(now + 1_000_000);
+            waits.push(prober.next_us(6e5, LIMIT).unwrap() - now - 1_000_000);
+        }
+        assert_eq!(waits, [1, 2, 4, 8].map(|times| 1_500_000 * times));
+        prober.raised(100_000_000);
+        prober.dropped(100_000_000 + CONTENT_US + 1);
+        assert_eq!(prober.patience(), 1, "that raise was right");
     }
 }

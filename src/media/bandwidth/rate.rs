@@ -31,17 +31,22 @@ const CAPACITY_CHANGE: f64 = 0.15;
 const CAPACITY_WEIGHT: f64 = 0.3;
 /// A receiver's own estimate (REMB) raises ours only if it is this much higher; it lowers it at once.
 const REMB_HYSTERESIS: f64 = 1.05;
-/// Factor and interval by which the estimate falls while feedback fails to come.
+/// What the estimate falls by, time and again, while feedback fails to come.
 const SILENCE_FACTOR: f64 = 0.8;
+
+/// A lower bound below this would let the estimate shrink to where no factor raises it again, in bit/s.
+const MIN_BITRATE: Bitrate = 1_000;
+/// No line to one receiver is faster, and all up to here is exact in floating point, in bit/s.
+const MAX_BITRATE: Bitrate = 10_000_000_000;
 
 /// Bounds of an estimate, in bit/s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Before anything is known.
     pub initial: Bitrate,
-    /// Never less.
+    /// Never less; at least 1 kbit/s.
     pub min: Bitrate,
-    /// Never more.
+    /// Never more; at most 10 Gbit/s, and not below the least.
     pub max: Bitrate,
 }
 
@@ -147,7 +152,8 @@ impl Rate {
     }
 
     pub fn set_limits(&mut self, limits: Limits) {
-        self.limits = Limits { max: limits.max.max(limits.min), ..limits };
+        let min = limits.min.clamp(MIN_BITRATE, MAX_BITRATE);
+        self.limits = Limits { min, max: limits.max.clamp(min, MAX_BITRATE), ..limits };
         self.set(self.estimate, Reason::Limits);
     }
 
@@ -216,6 +222,9 @@ impl Rate {
             self.capacity = self.capacity.filter(|capacity| capacity.bitrate > outcome.bitrate);
             return self.raise(proven);
         };
+        if outcome.is_lossy && MARGIN * full_at <= self.estimate {
+            return false;
+        }
         self.learn_capacity(now_us, full_at);
         let carried = self.capacity(now_us).unwrap_or(full_at);
         if self.raise(MARGIN * carried) {
@@ -273,5 +282,73 @@ impl Rate {
             _ => sample,
         };
         self.capacity = Some(Capacity { bitrate, at_us: now_us });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+    const RTT: f64 = 0.1;
+
+    fn full(at: f64) -> Outcome {
+        Outcome { bitrate: at, full_at: Some(at), is_lossy: false }
+    }
+
+    /// After 20 s in which `acked` arrived.
+    fn grown(mut rate: Rate, acked: f64) -> f64 {
+        for i in 1..=200 {
+            rate.grow(i * SECOND / 10, acked, RTT, None);
+        }
+        rate.estimate()
+    }
+
+    #[test]
+    fn growth_stays_below_what_is_proven() {
+        let rate = || Rate::new(Limits::default());
+        assert_eq!(grown(rate(), 600_000.0), 910_000.0);
+        assert_eq!(grown(rate(), 100_000.0), 600_000.0, "neither grows nor decays");
+        let eight_percent = 600_000.0 * 1.08_f64.powi(20);
+        assert!((grown(rate(), 1e8) / eight_percent - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn growth_stays_below_what_a_probe_found_full() {
+        let mut rate = Rate::new(Limits::default());
+        assert!(rate.probed(0, full(1_000_000.0), 0.0));
+        assert_eq!((rate.estimate(), rate.reason()), (930_000.0, Reason::Probe));
+        assert!(rate.overuse(SECOND, 900_000.0, RTT));
+        assert_eq!((rate.estimate(), rate.reason()), (765_000.0, Reason::DelayOveruse));
+        let estimate = grown(rate, 760_000.0);
+        assert!((850_000.0..930_000.0).contains(&estimate), "{estimate}");
+    }
+
+    #[test]
+    fn overuse_lowers_once_per_response_time() {
+        let mut rate = Rate::new(Limits::default());
+        assert!(rate.overuse(SECOND, 500_000.0, RTT));
+        assert!(!rate.overuse(SECOND + 100_000, 400_000.0, RTT));
+        assert!(rate.overuse(SECOND + 200_000, 400_000.0, RTT));
+        assert_eq!(rate.estimate(), 340_000.0);
+    }
+
+    #[test]
+    fn a_probe_that_lost_packets_lowers_nothing() {
+        let mut rate = Rate::new(Limits::default());
+        let lossy = Outcome { is_lossy: true, ..full(300_000.0) };
+        assert!(!rate.probed(0, lossy, 0.0));
+        assert_eq!(rate.estimate(), 600_000.0);
+        rate.probed(0, full(300_000.0), 0.0);
+        assert_eq!((rate.estimate(), rate.reason()), (279_000.0, Reason::ProbeFull));
+    }
+
+    #[test]
+    fn limits_hold_whatever_they_are() {
+        let mut rate = Rate::new(Limits { initial: 10, min: 0, max: 0 });
+        assert_eq!(rate.estimate(), MIN_BITRATE as f64);
+        rate.set_limits(Limits { initial: 0, min: 50_000, max: 10_000 });
+        rate.receiver(u64::MAX);
+        assert_eq!(rate.estimate(), 50_000.0);
     }
 }

@@ -60,7 +60,6 @@ pub struct Outcome {
     /// When each packet left the queue, and after how long.
     pub waits: Vec<(Duration, Duration)>,
     pub probes: usize,
-    pub overflowed: usize,
 }
 
 impl Outcome {
@@ -121,7 +120,7 @@ pub fn run(profile: Profile, media: Media, length: Duration, seed: u64) -> Outco
     }
     let epoch = call.epoch;
     let waits = call.line.waits.iter().map(|(at, wait)| (*at - epoch, *wait)).collect();
-    Outcome { samples, waits, probes, overflowed: call.line.overflowed }
+    Outcome { samples, waits, probes }
 }
 
 struct Call {

@@ -70,8 +70,6 @@ pub struct Line {
     returning: VecDeque<(Instant, Vec<u8>)>,
     /// What each packet waited in the queue, and when it left it.
     pub waits: Vec<(Instant, Duration)>,
-    /// Packets that the queue had no room for.
-    pub overflowed: usize,
 }
 
 impl Line {
@@ -90,7 +88,6 @@ impl Line {
             feedback_count: 0,
             returning: VecDeque::new(),
             waits: Vec::new(),
-            overflowed: 0,
         }
     }
 
@@ -98,7 +95,6 @@ impl Line {
         let backlog: u64 = self.queue.iter().map(|packet| u64::from(packet.size)).sum();
         let room = self.profile.queue.as_secs_f64() * self.profile.rate(now - self.epoch) as f64;
         if backlog as f64 * 8.0 > room {
-            self.overflowed += 1;
             return;
         }
         self.queue.push_back(Packet { seq, size, queued: now });
