@@ -4,6 +4,7 @@
 //! holds the state of one incoming or outgoing stream; `room` decides which streams meet.
 
 pub mod arrivals;
+pub mod bandwidth;
 pub mod budget;
 pub mod clock;
 #[cfg(any(test, feature = "fuzzing"))]
