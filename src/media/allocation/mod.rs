@@ -1,0 +1,308 @@
+//! Sharing a transport's estimated bandwidth among its consumers.
+//!
+//! [`share`](mod@share) says what fits; [`Allocator`] decides when to follow it; [`WantedLayers`] tells a
+//! publisher which of its layers nobody needs. A layer is paid for with everything it builds on, so the
+//! same rules serve simulcast and SVC.
+//!
+//! Down at once, up with care: a consumer leaves a layer as soon as it does not fit any more, and takes
+//! a higher one only after the estimate has exceeded the new need of all consumers by
+//! [`HEADROOM_PERCENT`] without a break: for [`UPGRADE_HOLD`], or for its back-off if the bandwidth
+//! forced it down before. Only new consumers take what fits at once.
+
+use std::time::{Duration, Instant};
+
+mod share;
+#[cfg(test)]
+mod tests;
+mod wanted;
+
+pub use self::share::{MAX_LAYERS, SCREEN_FLOOR};
+pub use self::wanted::{PAUSE_HOLD, WantedLayers, wanted_layers};
+
+use self::share::Ladder;
+
+/// How much higher than the need the estimate must be before anything is added, in percent. Above the
+/// ±10 % by which estimates commonly swing.
+pub const HEADROOM_PERCENT: u64 = 12;
+
+/// For how long there must be headroom without a break before a consumer goes up.
+pub const UPGRADE_HOLD: Duration = Duration::from_millis(500);
+
+/// The same for a consumer that the bandwidth has forced down: no upgrade for this long.
+pub const BACK_OFF_MIN: Duration = Duration::from_secs(2);
+
+/// The back-off doubles up to here each time that a consumer is forced down soon after it went up.
+pub const BACK_OFF_MAX: Duration = Duration::from_secs(10);
+
+/// A layer that a consumer has kept for this long was no mistake: its back-off is forgotten.
+pub const STABLE_AFTER: Duration = Duration::from_secs(20);
+
+/// Consumers per transport that take part: two streams of each of a thousand peers. Others are paused.
+pub const MAX_CONSUMERS: usize = 2048;
+
+/// A quality of one producer: the higher, the better; spatial counts before temporal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Layer {
+    /// Simulcast encoding or SVC spatial layer, lowest is 0.
+    pub spatial: u8,
+    /// Temporal layer, lowest is 0.
+    pub temporal: u8,
+}
+
+/// What it costs to forward a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerRate {
+    /// As in [`Layer`].
+    pub spatial: u8,
+    /// As in [`Layer`].
+    pub temporal: u8,
+    /// Bit/s of the layer and all that it builds on; 0: not being sent.
+    pub bits_per_second: u64,
+}
+
+/// What a consumer carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Sound, which is always forwarded.
+    Audio,
+    /// A camera's picture.
+    Camera,
+    /// A shared screen, which is the last to be paused.
+    Screen,
+}
+
+/// What one consumer asks for. Paused consumers ask for nothing: leave them out.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a, K> {
+    /// Whose request it is; equal priorities are served in this order.
+    pub id: K,
+    /// What it carries.
+    pub kind: Kind,
+    /// 1 (lowest, also for 0) to 255: turns per round in which layers are handed out.
+    pub priority: u8,
+    /// The most it wants, in both dimensions.
+    pub preferred: Layer,
+    /// The producer's layers in any order; those beyond [`MAX_LAYERS`] are left out.
+    pub layers: &'a [LayerRate],
+    /// What is being forwarded. Counts only when the allocator does not know the consumer yet; later
+    /// it goes on from what it granted, since a switch takes effect only with a key frame.
+    pub current: Option<Layer>,
+}
+
+/// Why a consumer got what it got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// All that it wants.
+    Preferred,
+    /// The best (or nothing) of what is being sent, which is less than it wants.
+    NotSent,
+    /// More does not fit.
+    Bandwidth,
+    /// More would fit, but it is not yet sure to last.
+    Hysteresis,
+    /// More consumers than [`MAX_CONSUMERS`].
+    TooMany,
+}
+
+/// What one consumer gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant<K> {
+    /// Whose it is.
+    pub id: K,
+    /// What to forward; `None`: nothing for now.
+    pub layer: Option<Layer>,
+    /// Why not more, or why not at all.
+    pub reason: Reason,
+}
+
+/// The outcome of one allocation.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome<'a, K> {
+    /// One per request, in the order of the requests.
+    pub grants: &'a [Grant<K>],
+    /// Bit/s that everything wanted and sent would cost. To get there, the estimate must exceed it by
+    /// [`HEADROOM_PERCENT`]: the goal of probing.
+    pub desired: u64,
+    /// Bit/s that the grants cost. At most what is available, or what audio and [`SCREEN_FLOOR`] take.
+    pub granted: u64,
+    /// When to allocate again even if nothing changes: a hold or a back-off ends.
+    pub next_timeout: Option<Instant>,
+}
+
+/// Decides which layers a transport's consumers get.
+#[derive(Debug)]
+pub struct Allocator<K> {
+    /// Sorted by id: the consumers of the last allocation.
+    known: Vec<State<K>>,
+    // Scratch space, kept to spare allocations. All but `turns` is in the order of the requests.
+    states: Vec<State<K>>,
+    ladders: Vec<Ladder<K>>,
+    heights: Vec<usize>,
+    turns: Vec<usize>,
+    grants: Vec<Grant<K>>,
+}
+
+/// What is remembered of a consumer between allocations.
+#[derive(Clone, Debug)]
+struct State<K> {
+    id: K,
+    granted: Option<Layer>,
+    preferred: Layer,
+    /// Whether there is no present layer to protect: it takes what fits.
+    fresh: bool,
+    /// Since when there has been headroom for more, and the least that there was headroom for.
+    rising: Option<(Instant, Option<Layer>)>,
+    /// How long there must be headroom.
+    hold: Duration,
+    /// When it went up, unless it was forced down since.
+    went_up: Option<Instant>,
+}
+
+impl<K> Default for Allocator<K> {
+    fn default() -> Self {
+        Self {
+            known: Vec::new(),
+            states: Vec::new(),
+            ladders: Vec::new(),
+            heights: Vec::new(),
+            turns: Vec::new(),
+            grants: Vec::new(),
+        }
+    }
+}
+
+impl<K: Copy + Ord> Allocator<K> {
+    /// Shares `available` bit/s among `requests`, which name every consumer of the transport that is
+    /// not paused; those that are not named are forgotten. No id may occur twice.
+    pub fn allocate(
+        &mut self,
+        requests: &[Request<'_, K>],
+        available: u64,
+        now: Instant,
+    ) -> Outcome<'_, K> {
+        let (served, refused) = requests.split_at(requests.len().min(MAX_CONSUMERS));
+        self.states.clear();
+        let known = &self.known;
+        self.states.extend(served.iter().map(|request| {
+            let found = known.binary_search_by(|state| state.id.cmp(&request.id));
+            found.map_or_else(|_| State::new(request), |index| known[index].clone())
+        }));
+        self.ladders.clear();
+        let pairs = served.iter().zip(&self.states);
+        self.ladders.extend(pairs.map(|(request, state)| Ladder::new(request, state.granted)));
+        share::order(&self.ladders, &mut self.turns);
+
+        share::share(&self.ladders, &self.turns, without_headroom(available), &mut self.heights);
+        for (i, state) in self.states.iter_mut().enumerate() {
+            let ladder = &mut self.ladders[i];
+            ladder.cap = state.consider(ladder, self.heights[i], served[i].preferred, now);
+        }
+        share::share(&self.ladders, &self.turns, available, &mut self.heights);
+        for (i, state) in self.states.iter_mut().enumerate() {
+            state.settle(&self.ladders[i], self.heights[i], now);
+        }
+        self.remember();
+        self.outcome(refused, available)
+    }
+
+    fn remember(&mut self) {
+        self.known.clear();
+        self.known.extend_from_slice(&self.states);
+        self.known.sort_unstable_by_key(|state| state.id);
+    }
+
+    fn outcome(&mut self, refused: &[Request<'_, K>], available: u64) -> Outcome<'_, K> {
+        let stands = || self.ladders.iter().zip(&self.heights);
+        let granted = stands().map(|(ladder, height)| ladder.cost(*height)).sum();
+        let desired = self.ladders.iter().map(|ladder| ladder.cost(ladder.top())).sum();
+        let spare = available.saturating_sub(granted);
+        self.grants.clear();
+        self.grants.extend(stands().zip(&self.states).map(|((ladder, height), state)| {
+            let (layer, reason) = (ladder.layer(*height), ladder.reason(*height, spare));
+            Grant { id: state.id, layer, reason }
+        }));
+        let refuse = |request: &Request<'_, K>| Grant {
+            id: request.id,
+            layer: None,
+            reason: Reason::TooMany,
+        };
+        self.grants.extend(refused.iter().map(refuse));
+        let next_timeout = self.states.iter().filter_map(State::next_timeout).min();
+        Outcome { grants: &self.grants, desired, granted, next_timeout }
+    }
+}
+
+impl<K: Copy + Ord> State<K> {
+    fn new(request: &Request<'_, K>) -> Self {
+        Self {
+            id: request.id,
+            granted: request.current,
+            preferred: request.preferred,
+            fresh: request.current.is_none(),
+            rising: None,
+            hold: UPGRADE_HOLD,
+            went_up: None,
+        }
+    }
+
+    /// How high the consumer may climb now, when it could stand at `safe` with headroom to spare.
+    fn consider(
+        &mut self,
+        ladder: &Ladder<K>,
+        safe: usize,
+        preferred: Layer,
+        now: Instant,
+    ) -> usize {
+        let wished = std::mem::replace(&mut self.preferred, preferred) != preferred;
+        let stands = ladder.height(self.granted);
+        let is_lost = self.granted.is_some() && stands == 0;
+        if self.fresh || is_lost {
+            return ladder.top();
+        }
+        if safe <= stands {
+            self.rising = None;
+            return stands;
+        }
+        let goal = ladder.layer(safe);
+        let (since, least) =
+            self.rising.map_or((now, goal), |(since, least)| (since, least.min(goal)));
+        self.rising = Some((since, least));
+        if self.went_up.is_some_and(|at| now.saturating_duration_since(at) >= STABLE_AFTER) {
+            self.hold = UPGRADE_HOLD;
+        }
+        let is_due = now.saturating_duration_since(since) >= self.hold;
+        if is_due || wished { ladder.height(least).max(stands) } else { stands }
+    }
+
+    /// Takes note of the height that the consumer got.
+    fn settle(&mut self, ladder: &Ladder<K>, height: usize, now: Instant) {
+        let stood = ladder.height(self.granted);
+        if height < stood {
+            let in_vain =
+                self.went_up.take().map(|at| now.saturating_duration_since(at) < STABLE_AFTER);
+            self.hold = match in_vain {
+                Some(true) => (2 * self.hold).clamp(BACK_OFF_MIN, BACK_OFF_MAX),
+                Some(false) => BACK_OFF_MIN,
+                None => self.hold.max(BACK_OFF_MIN),
+            };
+        }
+        if height > stood {
+            self.went_up = Some(now);
+        }
+        // Moved, or allowed to and not able: the wait begins again.
+        if height != stood || ladder.cap > stood {
+            self.rising = None;
+        }
+        self.granted = ladder.layer(height);
+        self.fresh = ladder.top() == 0;
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        self.rising.map(|(since, _)| since + self.hold)
+    }
+}
+
+/// The part of `available` that may be planned with when something is added.
+fn without_headroom(available: u64) -> u64 {
+    (u128::from(available) * 100 / u128::from(100 + HEADROOM_PERCENT)) as u64
+}
