@@ -1,0 +1,7 @@
+mod bottleneck;
+mod counters;
+mod delays;
+mod dice;
+mod line;
+mod profile;
+fn main(){}
