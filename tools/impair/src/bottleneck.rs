@@ -148,7 +148,10 @@ mod tests {
         assert_eq!(line.offer(5 * MS, 'a', 1250), Ok(()));
         assert_eq!(line.next(), Some(15 * MS));
         assert_eq!(line.poll(15 * MS - Duration::from_nanos(1)), None);
-        assert_eq!(line.poll(15 * MS), Some(Sent { packet: 'a', at: 15 * MS, waited: Duration::ZERO }));
+        assert_eq!(
+            line.poll(15 * MS),
+            Some(Sent { packet: 'a', at: 15 * MS, waited: Duration::ZERO })
+        );
         // Idle time is not saved up.
         assert_eq!(line.offer(100 * MS, 'b', 1250), Ok(()));
         assert_eq!(line.next(), Some(110 * MS));
@@ -158,7 +161,10 @@ mod tests {
     fn without_a_rate_packets_leave_at_once() {
         let mut line = Bottleneck::new(None, Queue::Time(Duration::ZERO));
         assert_eq!(line.offer(3 * MS, 'a', 1250), Ok(()));
-        assert_eq!(line.poll(3 * MS), Some(Sent { packet: 'a', at: 3 * MS, waited: Duration::ZERO }));
+        assert_eq!(
+            line.poll(3 * MS),
+            Some(Sent { packet: 'a', at: 3 * MS, waited: Duration::ZERO })
+        );
     }
 
     #[test]
@@ -203,7 +209,10 @@ mod tests {
         }
         line.set(MS, None, NO_BOUND);
         let sent = drain(&mut line, MS);
-        assert_eq!(sent.iter().map(|sent| (sent.packet, sent.at)).collect::<Vec<_>>(), [(0, MS), (1, MS), (2, MS)]);
+        assert_eq!(
+            sent.iter().map(|sent| (sent.packet, sent.at)).collect::<Vec<_>>(),
+            [(0, MS), (1, MS), (2, MS)]
+        );
     }
 
     proptest! {

@@ -43,7 +43,10 @@ impl Delays {
     /// What came since `earlier`, a copy of this one.
     pub fn since(&self, earlier: &Self) -> Self {
         let pairs = self.counts.iter().zip(&earlier.counts);
-        Self { counts: pairs.map(|(now, then)| now - then).collect(), total: self.total - earlier.total }
+        Self {
+            counts: pairs.map(|(now, then)| now - then).collect(),
+            total: self.total - earlier.total,
+        }
     }
 
     /// Adds another's.

@@ -82,11 +82,6 @@ impl<P: Clone> Line<P> {
         self.profile = profile;
     }
 
-    /// What it is like now.
-    pub fn profile(&self) -> &Profile {
-        &self.profile
-    }
-
     /// Takes a packet with `size` bytes of UDP payload; says why if it is dropped.
     pub fn offer(&mut self, now: Duration, packet: P, size: usize) -> Result<(), Cause> {
         self.counters.offered.count(size);

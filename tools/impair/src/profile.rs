@@ -1,6 +1,5 @@
 //! What a line is like, and the small language that says so: `rate=500k delay=30ms loss=2%`.
 
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -136,7 +135,8 @@ const QUEUE: &str = "a queue is a time up to 60s, or bytes up to 64MB (2000B, 64
 const OVERHEAD: &str = "an overhead is 0 to 512 (bytes)";
 const TIME: &str = "a time is 0ms to 60s (us, ms or s)";
 const SHARE: &str = "a share is 0% to 100%";
-const BURST: &str = "a burst is ENTER/LEAVE, ENTER/LEAVE/LOSS or ENTER/LEAVE/LOSS/GOODLOSS in percent, or off";
+const BURST: &str =
+    "a burst is ENTER/LEAVE, ENTER/LEAVE/LOSS or ENTER/LEAVE/LOSS/GOODLOSS in percent, or off";
 
 impl FromStr for Change {
     type Err = BadSetting;
@@ -174,9 +174,9 @@ fn setting(text: &str) -> Result<Setting, BadSetting> {
 /// A time with its unit: `250us`, `30ms`, `1.5s`.
 pub fn duration(text: &str) -> Option<Duration> {
     let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0)];
-    let (number, factor) = units.iter().find_map(|(unit, factor)| {
-        text.strip_suffix(unit).map(|number| (number, factor))
-    })?;
+    let (number, factor) = units
+        .iter()
+        .find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, factor)))?;
     let seconds = positive(number)? * factor;
     // Whole nanoseconds: 0.03 s is not exactly 30 ms as a double.
     Duration::try_from_secs_f64((seconds * 1e9).round() / 1e9).ok()
@@ -228,15 +228,6 @@ fn positive(text: &str) -> Option<f64> {
     if plain { text.parse().ok() } else { None }
 }
 
-impl fmt::Display for Queue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Time(time) => write!(f, "{time:?}"),
-            Self::Bytes(bytes) => write!(f, "{bytes}B"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,10 +271,29 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_its_reason() {
         for text in [
-            "rate", "speed=1M", "rate=0", "rate=999", "rate=101G", "rate=-1k", "rate=1e9", "rate=inf",
-            "queue=1", "queue=61s", "queue=65MB", "overhead=513", "overhead=x", "delay=30", "delay=61s",
-            "delay=ms", "loss=0.1", "loss=101%", "loss=NaN%", "burst=1%", "burst=1%/2%/3%/4%/5%",
-            "reorder=%", "hold=1.2.3ms",
+            "rate",
+            "speed=1M",
+            "rate=0",
+            "rate=999",
+            "rate=101G",
+            "rate=-1k",
+            "rate=1e9",
+            "rate=inf",
+            "queue=1",
+            "queue=61s",
+            "queue=65MB",
+            "overhead=513",
+            "overhead=x",
+            "delay=30",
+            "delay=61s",
+            "delay=ms",
+            "loss=0.1",
+            "loss=101%",
+            "loss=NaN%",
+            "burst=1%",
+            "burst=1%/2%/3%/4%/5%",
+            "reorder=%",
+            "hold=1.2.3ms",
         ] {
             let refused = text.parse::<Change>().expect_err(text);
             assert!(refused.to_string().contains(text), "{refused}");
