@@ -238,7 +238,7 @@ mod tests {
                 let (mut now, mut sent) = (Duration::ZERO, Vec::new());
                 for (index, &(gap, size)) in gaps.iter().enumerate() {
                     now += Duration::from_micros(gap);
-                    if index as u64 % step == 0 || line.next().is_some_and(|at| at <= now) {
+                    if (index as u64).is_multiple_of(step) || line.next().is_some_and(|at| at <= now) {
                         sent.extend(drain(&mut line, now));
                     }
                     line.offer(now, index, size).expect("no bound");

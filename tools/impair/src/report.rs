@@ -126,5 +126,5 @@ fn delays(delays: &Delays) -> Value {
 
 /// Median, 95th percentile and maximum, ms.
 fn percentiles(delays: &Delays) -> [f64; 3] {
-    [0.5, 0.95, 1.0].map(|share| delays.percentile(share).as_secs_f64() * 1e3)
+    [0.5, 0.95, 1.0].map(|share| delays.percentile(share).as_micros() as f64 / 1e3)
 }

@@ -202,7 +202,7 @@ mod tests {
     fn files_with_mistakes_are_refused() {
         for text in [
             "",
-            "[]",
+            "7",
             r#"{"sed": 7}"#,
             r#"{"up": "rate=x"}"#,
             r#"{"timeline": ["down rate=1M"]}"#,
