@@ -2,8 +2,7 @@
 //   node tests/browser/figures.mjs [loss] [audio] [drop] [constant]
 // after `cargo build --workspace`.
 
-import { launchChromium } from './lib/chromium.mjs';
-import { constantLine, droppingLine, lossyCall } from './lib/scenarios.mjs';
+import { constantLine, decodedShare, droppingLine, launchBusyChromium, LOSSLESS, lossyCall } from './lib/scenarios.mjs';
 import { startServer } from './lib/server.mjs';
 
 const wanted = process.argv.slice(2);
@@ -12,10 +11,10 @@ const percent = (share) => `${(share * 100).toFixed(2)} %`;
 const kbit = (rate) => Math.round(rate / 1000);
 const short = (heights) => heights.map(([at, height]) => `${height}@${at.toFixed(1)}s`).join(' ');
 
-const browser = await launchChromium();
+const browser = await launchBusyChromium();
 const server = await startServer({ WORKERS: '1' });
 try {
-  if (wants('loss')) await losses(['0%', '2%', '10%']);
+  if (wants('loss')) await losses([LOSSLESS, '2%', '10%']);
   if (wants('audio')) await audio('5%');
   if (wants('drop')) await drop();
   if (wants('constant')) await constant();
@@ -35,8 +34,9 @@ async function losses(shares) {
       rows.push({
         'loss each way': loss,
         receiver: way === 'down' ? 'behind the line' : 'publisher behind it',
-        'frames decoded': video.framesDecoded,
-        'of lossless': percent(video.framesDecoded / lossless[way].video.framesDecoded),
+        'frames sent': video.framesSent,
+        decoded: video.framesDecoded,
+        'of lossless': percent(decodedShare(figures[way], lossless[way])),
         'lost': video.packetsLost,
         'resent': video.retransmitted,
         'residual loss': percent(video.residualLoss),

@@ -126,12 +126,15 @@ function standstill(looks) {
   return longest / 1000;
 }
 
-// The pictures' heights over time: `[[s since the first look, height], …]`, one entry per change.
+// The heights of new pictures over time: `[[s since the first look, height], …]`, one entry per change.
+// A picture that stands still is not seen again: after a freeze the first entry says when it ended.
 function heights(looks) {
   const changes = [];
-  for (const { at, stats } of looks) {
-    const height = stats.frameHeight ?? 0;
-    if (changes.at(-1)?.[1] !== height) changes.push([(at - looks[0].at) / 1000, height]);
+  for (const [index, { at, stats }] of looks.entries()) {
+    const isNew = index > 0 && stats.framesDecoded > looks[index - 1].stats.framesDecoded;
+    if (isNew && changes.at(-1)?.[1] !== stats.frameHeight) {
+      changes.push([(at - looks[0].at) / 1000, stats.frameHeight]);
+    }
   }
   return changes;
 }

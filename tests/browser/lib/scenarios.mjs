@@ -1,6 +1,8 @@
 // Calls over bad lines. Each scenario is played against a server and gives figures; who calls it judges them.
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { launchChromium } from './chromium.mjs';
+import { busyPicture } from './picture.mjs';
 import { openBehind, startRelay } from './relay.mjs';
 import { between, flowing, samplesOf, sentFigures, startSampling, streamFigures } from './samples.mjs';
 import { until } from './until.mjs';
@@ -9,10 +11,17 @@ import { until } from './until.mjs';
 const DELAY = 'delay=30ms';
 /** Encoders and bandwidth estimators get so long to settle before anything is measured, ms. */
 const SETTLE = 5000;
-const CAMERA = { width: '640', height: '480', fps: '30', join: '1' };
+const CAMERA = { width: '640', height: '480', fps: '20', join: '1' };
 /** Cameras of simulcast calls: below it Chromium would not send three encodings. */
 const LARGE = { ...CAMERA, width: '960', height: '540' };
+/** What `lossyCall` is compared with. */
+export const LOSSLESS = '0%';
 const NO_CAMERA = { audio: '0', video: '0', join: '1' };
+
+/** The browser that all scenarios want: its camera's picture keeps encoders at their bitrates. */
+export async function launchBusyChromium() {
+  return launchChromium([`--use-file-for-fake-video-capture=${await busyPicture({ ...LARGE })}`]);
+}
 
 /** Closes what a scenario opened, whatever happened in it. */
 async function withCall(play) {
@@ -48,12 +57,13 @@ export function lossyCall(browser, server, { loss, seconds = 15, video = true, s
       await sleep(seconds * 1000);
       const to = Date.now();
       const line = (await relay.stats()).window;
-      const seen = { down: far, up: near };
       const figures = { line };
-      for (const [way, tab] of Object.entries(seen)) {
-        const samples = between(await samplesOf(tab), from, to);
+      for (const [way, receiver, sender] of [['down', far, near], ['up', near, far]]) {
+        const samples = between(await samplesOf(receiver), from, to);
         figures[way] = { audio: streamFigures(samples, 'audio') };
-        if (video) figures[way].video = streamFigures(samples, 'video');
+        if (!video) continue;
+        const [{ frames }] = sentFigures(between(await samplesOf(sender), from, to));
+        figures[way].video = { ...streamFigures(samples, 'video'), framesSent: frames };
       }
       return figures;
     } finally {
@@ -143,7 +153,7 @@ async function trafficFits(relay, rate, seconds) {
 
 // From when on the height was `height`; null if it was not at the end.
 function reached(heights, height) {
-  const [at, last] = heights.at(-1);
+  const [at, last] = heights.at(-1) ?? [];
   return last === height ? at : null;
 }
 
@@ -180,4 +190,13 @@ export function constantLine(browser, server, { rate = 1_000_000, seconds = 25 }
       await relay.stop();
     }
   });
+}
+
+/**
+ * The share of frames that a receiver decoded, against a lossless run. Both against what was sent meanwhile:
+ * how many frames a camera and an encoder make depends on how busy the machine is.
+ */
+export function decodedShare(figures, lossless) {
+  const share = ({ framesDecoded, framesSent }) => framesDecoded / framesSent;
+  return share(figures.video) / share(lossless.video);
 }
