@@ -3,8 +3,8 @@
 import { chromium } from 'playwright-core';
 import { until } from './until.mjs';
 
-/** One browser process with a profile of its own; close it when done. */
-export function launchChromium() {
+/** One browser process with a profile of its own; close it when done. `more` are further arguments. */
+export function launchChromium(more = []) {
   return chromium.launch({
     executablePath: process.env.CHROMIUM_BIN ?? '/usr/bin/chromium',
     headless: true,
@@ -18,6 +18,7 @@ export function launchChromium() {
       '--disable-sync',
       '--use-fake-device-for-media-stream',
       '--use-fake-ui-for-media-stream',
+      ...more,
     ],
   });
 }
