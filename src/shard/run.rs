@@ -99,8 +99,9 @@ impl<R: Rooms, B: Io> Shard<R, B> {
             self.sleep()?;
             let moment = Moment::read();
             self.receive(&moment)?;
-            self.take_parcels(moment.now);
+            // A replica must be there before its first packets are.
             running = self.take_commands(moment.now);
+            self.take_parcels(moment.now);
             if self.rooms.next_timeout().is_some_and(|due| due <= moment.now) {
                 self.with_outbox(|rooms, out| rooms.handle_timeout(moment.now, out));
             }
@@ -237,6 +238,8 @@ mod tests {
         delay: Duration,
         due: Option<Instant>,
         fired: u32,
+        /// What it was handed, in order.
+        handed: Vec<&'static str>,
     }
 
     impl Rooms for Alarm {
@@ -248,8 +251,10 @@ mod tests {
             _: &Parcel,
             _: &mut impl room::Outbox,
         ) {
+            self.handed.push("parcel");
         }
         fn command(&mut self, now: Instant, _: Command, _: &mut impl room::Outbox) {
+            self.handed.push("command");
             self.due = Some(now + self.delay);
         }
         fn next_timeout(&self) -> Option<Instant> {
@@ -303,6 +308,21 @@ mod tests {
         commands.send(command()).unwrap();
         shard.run().unwrap_err();
         assert_eq!(shard.io.waits, [Some(Duration::ZERO)]);
+    }
+
+    /// A lender is told to lend after the borrower is told to take: so must the borrower find them.
+    #[test]
+    fn commands_come_before_the_parcels_that_need_them() {
+        let (mut shard, commands) = shard(Duration::from_secs(3600));
+        let wakers = [shard.waker.clone(), Arc::new(Waker::new().unwrap())];
+        let mut ends = handover::connect(&wakers);
+        let mut other = ends.pop().unwrap();
+        shard.inlets = ends.pop().unwrap().inlets;
+        assert!(other.outlets.put(ShardId(0), &mut |_| (), &mut Counters::default()));
+        commands.send(command()).unwrap();
+        shard.io.steps.push_back(Box::new(|| ()));
+        shard.run().unwrap_err();
+        assert_eq!(shard.rooms.handed, ["command", "parcel"]);
     }
 
     #[test]
