@@ -1,5 +1,6 @@
 //! One shard's loop: wait, receive, hand to the rooms, send.
 
+use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -20,6 +21,8 @@ use crate::room::{self, Datagram};
 
 /// Commands carried out in one turn; media must not wait for a burst of signaling.
 const COMMANDS_PER_TURN: usize = 32;
+/// How often at most a shard logs what it has counted.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a shard runs: [`room::Engine`], or a double in a test. Same verbs, same meaning.
 pub trait Rooms {
@@ -41,6 +44,8 @@ pub trait Rooms {
     fn handle_timeout(&mut self, now: Instant, out: &mut impl room::Outbox);
     /// See [`room::Engine::poll_event`].
     fn poll_event(&mut self) -> Option<Event>;
+    /// See [`room::Engine::counters`]; for the log.
+    fn counters(&self) -> &dyn Debug;
 }
 
 impl Rooms for room::Engine {
@@ -73,6 +78,10 @@ impl Rooms for room::Engine {
     fn poll_event(&mut self) -> Option<Event> {
         self.poll_event()
     }
+
+    fn counters(&self) -> &dyn Debug {
+        self.counters()
+    }
 }
 
 /// A shard at work, on its own thread.
@@ -88,6 +97,33 @@ pub(super) struct Shard<R, B> {
     pub counters: Counters,
     /// A command taken out of the channel while looking whether there is one.
     pub next: Option<Command>,
+    pub reports: Reports,
+}
+
+/// When a shard last logged what it had counted, and what that was.
+#[derive(Default)]
+pub(super) struct Reports {
+    last: Option<Instant>,
+    said: String,
+}
+
+impl Reports {
+    /// Whether the interval is over. It wakes nobody: what an idle shard counts does not change.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let last = *self.last.get_or_insert(now);
+        let due = now.saturating_duration_since(last) >= REPORT_INTERVAL;
+        if due {
+            self.last = Some(now);
+        }
+        due
+    }
+
+    /// Whether `said` is news.
+    fn is_new(&mut self, said: String) -> bool {
+        let new = self.said != said;
+        self.said = said;
+        new
+    }
 }
 
 impl<R: Rooms, B: Io> Shard<R, B> {
@@ -113,8 +149,19 @@ impl<R: Rooms, B: Io> Shard<R, B> {
             if let Some(error) = self.departures.broken.take() {
                 return Err(error);
             }
+            if self.reports.is_due(moment.now) && tracing::enabled!(tracing::Level::DEBUG) {
+                self.report();
+            }
         }
         Ok(())
+    }
+
+    /// Logs what was counted, if that has changed.
+    fn report(&mut self) {
+        let (shard, io, rooms) = (self.id.0, &self.counters, self.rooms.counters());
+        if self.reports.is_new(format!("{rooms:?}")) {
+            tracing::debug!(shard, ?io, ?rooms, "Shard's counters");
+        }
     }
 
     /// Waits for a datagram, the bell or the next timeout; does not wait if a queue holds
@@ -267,6 +314,9 @@ mod tests {
         fn poll_event(&mut self) -> Option<Event> {
             None
         }
+        fn counters(&self) -> &dyn Debug {
+            &self.fired
+        }
     }
 
     fn shard(delay: Duration) -> (Shard<Alarm, Script>, Sender<Command>) {
@@ -286,6 +336,7 @@ mod tests {
             events: unbounded_channel().0,
             counters: Counters::default(),
             next: None,
+            reports: Reports::default(),
         };
         (shard, sender)
     }
@@ -351,6 +402,14 @@ mod tests {
             panic!("{:?}", shard.io.waits)
         };
         assert!(bounded <= delay);
+    }
+
+    #[test]
+    fn counters_are_reported_once_a_minute_when_they_have_changed() {
+        let (mut reports, start) = (Reports::default(), Instant::now());
+        let due = [0, 59, 60, 61, 119, 120].map(|s| reports.is_due(start + Duration::from_secs(s)));
+        assert_eq!(due, [false, false, true, false, false, true]);
+        assert_eq!(["1", "1", "2"].map(|said| reports.is_new(said.to_owned())), [true, false, true]);
     }
 
     #[test]

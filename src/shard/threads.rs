@@ -18,7 +18,7 @@ use super::mailbox::{Command, Mailbox, ShardEvent};
 use super::mmsg::Mmsg;
 use super::outbox::Departures;
 use super::probe;
-use super::run::{Rooms, Shard};
+use super::run::{Reports, Rooms, Shard};
 use super::socket::Socket;
 use super::sys::SendQueue;
 use super::uring::Uring;
@@ -230,10 +230,12 @@ fn live<R: Rooms, B: Io>(
         events,
         counters: Counters::default(),
         next: None,
+        reports: Reports::default(),
     };
     let _ = ready.send(Ok(core.map(|core| core.id)));
     let outcome = shard.run();
-    tracing::debug!(shard = id.0, counters = ?shard.counters, "Shard ended");
+    let (io, rooms) = (&shard.counters, shard.rooms.counters());
+    tracing::info!(shard = id.0, ?io, ?rooms, "Shard ended");
     outcome
 }
 
