@@ -13,7 +13,7 @@ use shardcast::control::{Control, PING_INTERVAL, logs, runtime};
 use shardcast::shard::mailbox::{Mailbox, dtls};
 use shardcast::shard::{self, Backend, Chosen, Shards, ShardsConfig};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// How long shards have to end. With control's goodbye of 2 s that leaves a second of the 5 s that a
 /// supervisor waits at least.
@@ -31,6 +31,10 @@ fn main() -> ExitCode {
         }
     };
     logs::start(&config);
+    match shard::raise_descriptor_limit() {
+        Ok(limit) => debug!(limit, "Descriptors that may be open at a time"),
+        Err(error) => warn!(%error, "Cannot raise the limit of open descriptors"),
+    }
     match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {

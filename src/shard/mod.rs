@@ -40,6 +40,7 @@ use mailbox::dtls::Identity;
 use mailbox::{Mailbox, ShardEvent};
 
 pub use run::Rooms;
+pub use sys::raise_descriptor_limit;
 pub use threads::{Threads, Unclean, start_with};
 
 /// Most shards of a process. Each pair has a queue of its own, so their number grows with the
