@@ -23,7 +23,7 @@ use super::socket::Socket;
 use super::sys::SendQueue;
 use super::uring::Uring;
 use super::wake::Waker;
-use super::{Backend, MAX_SHARDS, Shards, ShardsConfig, StartError};
+use super::{MAX_SHARDS, Running, Shards, ShardsConfig, StartError};
 use crate::id::ShardId;
 
 /// How long the shards that did start get to end when another one did not.
@@ -176,7 +176,7 @@ type Ready = io::Result<Option<usize>>;
 /// Starts a thread; it says `Ready` when it works, and tells `end` how it ended.
 fn launch<R: Rooms>(
     inside: Inside,
-    backend: Backend,
+    backend: Running,
     make: impl Fn(ShardId) -> R + Send + 'static,
     end: Sender<(ShardId, bool)>,
 ) -> io::Result<(JoinHandle<()>, Receiver<Ready>)> {
@@ -184,8 +184,8 @@ fn launch<R: Rooms>(
     let id = inside.id;
     let life = move || {
         let outcome = catch_unwind(AssertUnwindSafe(|| match backend {
-            Backend::Uring => live(inside, Uring::new, make, &ready),
-            Backend::Mmsg | Backend::Auto => live(inside, Mmsg::new, make, &ready),
+            Running::Uring => live(inside, Uring::new, make, &ready),
+            Running::Mmsg => live(inside, Mmsg::new, make, &ready),
         }));
         let outcome = outcome.unwrap_or_else(|panic| Err(io::Error::other(text_of(&*panic))));
         if let Err(error) = &outcome {
