@@ -122,8 +122,11 @@ impl Rooms {
         self.sessions.keys().copied().collect()
     }
 
-    /// The server stops: tells every peer, and ends every session.
-    pub fn shut_down(&mut self) {
+    /// The server stops at `deadline`: tells every client, closes every room, and ends every session.
+    pub fn shut_down(&mut self, deadline: Timestamp) {
+        let everyone: Vec<SessionId> = self.sessions.keys().copied().collect();
+        let deadline = to_milliseconds(deadline).to_string();
+        self.notify(&everyone, "draining", json!({ "deadline": deadline }));
         let rooms: Vec<RoomId> = self.rooms.keys().cloned().collect();
         for room in rooms {
             let _ = self.close_room(&room);

@@ -89,6 +89,11 @@ async fn signals_tell_the_peers_and_end_the_server_well() {
         let mut peer = Peer::join(server.http, "r", "p").await;
         let mut nobody = Peer::connect(server.http, "").await;
         server.signal(signal);
+        for client in [&mut peer, &mut nobody] {
+            let (method, data) = client.news().await;
+            assert_eq!(method, "draining");
+            data["deadline"].as_str().unwrap().parse::<jiff::Timestamp>().expect("ISO 8601");
+        }
         assert_eq!(peer.news().await, ("roomClosed".into(), json!({ "roomId": "r" })));
         assert_eq!(peer.close_code().await, CloseCode::Away);
         assert_eq!(nobody.close_code().await, CloseCode::Away);

@@ -221,8 +221,10 @@ fn shutting_down_tells_everyone_and_ends_every_session() {
     let mut lab = Lab::new(1);
     let mut ada = lab.join("r", "ada");
     let mut nobody = lab.connect();
-    lab.rooms.shut_down();
-    assert_eq!(ada.news(), [("roomClosed", json!({ "roomId": "r" }))]);
+    lab.rooms.shut_down("2030-01-02T03:04:05.0067Z".parse().unwrap());
+    let draining = ("draining", json!({ "deadline": "2030-01-02T03:04:05.006Z" }));
+    assert_eq!(ada.news(), [draining.clone(), ("roomClosed", json!({ "roomId": "r" }))]);
+    assert_eq!(nobody.news(), [draining]);
     assert_eq!(ended(&mut ada), Some(End::ShuttingDown));
     assert_eq!(ended(&mut nobody), Some(End::ShuttingDown));
     assert!(lab.rooms.sessions().is_empty());
