@@ -1,6 +1,6 @@
 //! How the server starts, what stops it, and how it ends.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
 use serde_json::json;
@@ -79,7 +79,20 @@ fn a_taken_port_stops_the_start_in_one_line() {
     let said = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(1), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
+    assert!(said.contains(&format!("HTTP_IP=\"127.0.0.1\" HTTP_PORT=\"{port}\"")), "{said}");
+}
+
+#[test]
+fn a_used_up_port_range_stops_the_start_in_one_line() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ports = [("RTC_MIN_PORT", &*port), ("RTC_MAX_PORT", &*port)];
+    let ended = run(&[], &[&ports[..], &[("HTTP_PORT", "0"), ("HTTP_IP", "127.0.0.1")]].concat());
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let named = format!("RTC_MIN_PORT=\"{port}\" RTC_MAX_PORT=\"{port}\"");
+    assert!(said.contains(&named), "{said}");
 }
 
 #[tokio::test]
