@@ -148,13 +148,25 @@ async fn malformed_frames_do_not_end_the_connection() {
 }
 
 #[tokio::test]
-async fn messages_above_64_kb_close_the_connection_only() {
+async fn messages_above_64_kb_are_refused_and_unreadable_ones_close_the_connection_only() {
     let server = Server::start(&[]);
     let mut ada = Peer::join(server.http, "r", "ada").await;
     let mut bob = Peer::join(server.http, "r", "bob").await;
     ada.news().await;
     let fitting = json!({ "pad": "x".repeat(60_000) });
     assert_eq!(bob.ask("fly", fitting).await, Err(404));
+    let long = |size: usize| json!({ "pad": "x".repeat(size) });
+    assert_eq!(bob.ask("fly", long(64 * 1024)).await, Err(413));
+    assert_eq!(bob.ask("fly", long(200 * 1024)).await, Err(413));
+    assert_eq!(bob.ask("fly", json!({})).await, Err(404), "the connection stays");
+
+    let mut cid = Peer::join(server.http, "r", "cid").await;
+    assert_eq!(ada.news().await.0, "newPeer");
+    let request = json!({ "request": true, "id": 1, "method": "fly", "data": long(256 * 1024) });
+    cid.say(&request.to_string()).await;
+    assert_eq!(cid.close_code().await, CloseCode::Size);
+    assert_eq!(ada.news().await, ("peerLeft".into(), json!({ "peerId": "cid" })));
+    assert_eq!(bob.news().await.0, "newPeer");
     bob.say(&"x".repeat(64 * 1024 + 1)).await;
     assert_eq!(bob.close_code().await, CloseCode::Size);
     assert_eq!(ada.news().await, ("peerLeft".into(), json!({ "peerId": "bob" })));
