@@ -25,6 +25,8 @@ pub const MAX_TRANSPORTS: usize = 8;
 pub const MAX_PRODUCERS: usize = 64;
 /// Consumers of one peer: a few producers of everyone in a room of hundreds.
 pub const MAX_CONSUMERS: usize = 2048;
+/// Consumers of one transport in its life, closed ones too: their SSRCs stay taken.
+pub const MAX_CONSUMED: u32 = 65_536;
 /// Fingerprints of one `connectTransport`: one per hash function that exists.
 pub const MAX_FINGERPRINTS: usize = 16;
 /// The `source` in a producer's `appData` that says that it shows a screen.
@@ -135,6 +137,7 @@ impl Rooms {
             connect_called: false,
             connected: false,
             next_mid: 0,
+            ssrcs: Vec::new(),
         };
         self.transports.insert(id, transport);
         if let Some(peer) = self.peer_mut(session) {
@@ -253,6 +256,10 @@ impl Rooms {
         let same_room = |it: &&Producer| self.peer(it.owner).is_ok_and(|it| it.room == peer.room);
         let producer = producer.filter(same_room).ok_or_else(|| Refusal::no_such("producer"))?;
         let next_mid = self.transports.get(&transport_id).map_or(0, |it| it.next_mid);
+        if next_mid >= MAX_CONSUMED {
+            let why = format!("a transport may have at most {MAX_CONSUMED} consumers in its life");
+            return Err(Refusal::new(429, why));
+        }
         let Some(mid) = Mid::new(next_mid.to_string().as_bytes()) else {
             return Err(Refusal::no_such("transport"));
         };
@@ -288,10 +295,10 @@ impl Rooms {
             producer: producer_id,
             consumer_type: consumable.consumer_type,
             paused,
-            ssrcs,
         };
         if let Some(transport) = self.transports.get_mut(&transport_id) {
             transport.next_mid += 1;
+            transport.ssrcs.push(ssrcs);
         }
         self.add_consumer(consumer, spec);
         Ok(answer)

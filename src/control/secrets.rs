@@ -48,7 +48,13 @@ impl Secrets {
         }
     }
 
-    /// A consumer does not use these SSRCs any more.
+    /// Whether this SSRC will not be given out.
+    #[cfg(test)]
+    pub fn is_taken(&self, ssrc: Ssrc) -> bool {
+        self.ssrcs.contains(&ssrc)
+    }
+
+    /// The transport of these SSRCs is gone, and its keys with it.
     pub fn release_ssrcs(&mut self, ssrcs: &[Ssrc]) {
         for ssrc in ssrcs {
             self.ssrcs.remove(ssrc);

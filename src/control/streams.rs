@@ -29,6 +29,9 @@ pub(super) struct Transport {
     pub(super) connected: bool,
     /// The MID of the next consumer on it.
     pub(super) next_mid: u32,
+    /// The SSRCs of all consumers that it ever had: the same keys protect them as long as it lives, and
+    /// a keystream must not be used twice (RFC 3711 §9.1).
+    pub(super) ssrcs: Vec<[Ssrc; 2]>,
 }
 
 /// One track that a peer sends.
@@ -52,7 +55,6 @@ pub(super) struct Consumer {
     pub(super) producer: ProducerId,
     pub(super) consumer_type: ProducerType,
     pub(super) paused: bool,
-    pub(super) ssrcs: [Ssrc; 2],
 }
 
 impl Rooms {
@@ -283,13 +285,13 @@ impl Rooms {
     fn forget_transport(&mut self, id: TransportId) -> Option<Transport> {
         let transport = self.transports.remove(&id)?;
         self.secrets.release_ufrag(&transport.ufrag);
+        self.secrets.release_ssrcs(transport.ssrcs.as_flattened());
         Some(transport)
     }
 
     /// Removes a consumer from everything but its producer and its shard.
     fn forget_consumer(&mut self, id: ConsumerId) -> Option<Consumer> {
         let consumer = self.consumers.remove(&id)?;
-        self.secrets.release_ssrcs(&consumer.ssrcs);
         self.load(consumer.shard).streams -= 1;
         if let Some(peer) = self.peer_mut(consumer.owner) {
             peer.consumers.retain(|other| *other != id);

@@ -447,6 +447,24 @@ fn a_dead_transport_is_told_and_takes_its_streams_along() {
     assert_eq!((ada.news(), bob.news()), (vec![], vec![]));
 }
 
+/// A new packet under an old SSRC and key would repeat a keystream (RFC 3711 §9.1).
+#[test]
+fn a_transport_never_sees_an_ssrc_again() {
+    let mut lab = Lab::new(1);
+    let mut ada = lab.join("r", "ada");
+    let mut bob = lab.join("r", "bob");
+    let producer = lab.produce(&mut ada, OPUS);
+    let transport = lab.transport(&mut bob).parse().unwrap();
+    for _ in 0..3 {
+        let consumer = text(&lab.consume(&mut bob, &producer)["id"]);
+        lab.ask(&mut bob, "closeConsumer", of_consumer(&consumer)).unwrap();
+    }
+    let used = lab.rooms.transports[&transport].ssrcs.concat();
+    assert!(used.len() == 6 && used.iter().all(|ssrc| lab.rooms.secrets.is_taken(*ssrc)));
+    lab.ask(&mut bob, "leaveRoom", json!({})).unwrap();
+    assert!(!used.iter().any(|ssrc| lab.rooms.secrets.is_taken(*ssrc)));
+}
+
 #[test]
 fn peers_go_to_the_least_loaded_shard() {
     let mut lab = Lab::new(2);
