@@ -19,7 +19,8 @@ use crate::ortc;
 use crate::shard::mailbox::dtls::{self, Fingerprint};
 use crate::shard::mailbox::{Command, ProducerSpec, ice};
 
-/// Transports of one peer: it needs two, and a third while it replaces one.
+/// Transports of one peer: it needs two, and a third while it replaces one. At the limit, the oldest that
+/// was never connected makes way.
 pub const MAX_TRANSPORTS: usize = 8;
 /// Producers of one peer: camera, microphone, screens.
 pub const MAX_PRODUCERS: usize = 64;
@@ -111,7 +112,14 @@ impl Rooms {
         let peer = self.peer(session)?;
         let shard = peer.shard;
         if peer.transports.len() >= MAX_TRANSPORTS {
-            return Err(Refusal::too_many("transports", MAX_TRANSPORTS));
+            let unused = |id: &&TransportId| {
+                self.transports.get(id).is_some_and(|it| !it.connect_called)
+            };
+            let Some(&oldest) = peer.transports.iter().find(unused) else {
+                return Err(Refusal::too_many("transports", MAX_TRANSPORTS));
+            };
+            self.close_transport(oldest, "replaced");
+            self.tell(shard, Command::RemoveTransport(oldest));
         }
         let Some(port) = self.shards.get(usize::from(shard.0)).map(|shard| shard.port) else {
             return Err(Refusal::new(503, "the shard of this peer is gone"));

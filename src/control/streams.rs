@@ -70,7 +70,7 @@ impl Rooms {
                         "Peer's transport connected");
                 }
             }
-            Event::TransportClosed { id, reason } => self.transport_closed(id, reason),
+            Event::TransportClosed { id, reason } => self.close_transport(id, reason_name(reason)),
             _ => {}
         }
     }
@@ -258,13 +258,13 @@ impl Rooms {
         }
     }
 
-    /// A path died on its own: its shard has let go of all that was on it.
-    fn transport_closed(&mut self, id: TransportId, reason: CloseReason) {
+    /// Lets go of a path that has ended, for a `reason` as clients are told, and of all that was on it.
+    pub(super) fn close_transport(&mut self, id: TransportId, reason: &'static str) {
         let Some(transport) = self.forget_transport(id) else { return };
         let owner = transport.owner;
         let Some(peer) = self.peer_mut(owner) else { return };
         peer.transports.retain(|other| *other != id);
-        tracing::info!(room = %peer.room, peer = %peer.id, transport = %id, ?reason,
+        tracing::info!(room = %peer.room, peer = %peer.id, transport = %id, reason,
             "Peer's transport closed");
         let (consumers, producers) = (peer.consumers.clone(), peer.producers.clone());
         for consumer in consumers {
@@ -277,7 +277,7 @@ impl Rooms {
                 self.close_producer(producer);
             }
         }
-        let data = json!({ "transportId": id, "reason": reason_name(reason) });
+        let data = json!({ "transportId": id, "reason": reason });
         self.notify(&[owner], "transportClosed", data);
         self.end_doomed();
     }

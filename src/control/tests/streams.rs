@@ -112,9 +112,25 @@ fn a_peer_has_a_bounded_number_of_transports() {
     let mut lab = Lab::new(1);
     let mut ada = lab.join("r", "ada");
     for _ in 0..MAX_TRANSPORTS {
-        lab.transport(&mut ada);
+        let transport = lab.transport(&mut ada);
+        lab.ask(&mut ada, "connectTransport", connect(&transport, "client")).unwrap();
     }
     assert_eq!(lab.refusal(&mut ada, "createWebRtcTransport", json!({})).status, 429);
+}
+
+#[test]
+fn a_transport_that_was_never_connected_makes_way_for_a_new_one() {
+    let mut lab = Lab::new(1);
+    let mut ada = lab.join("r", "ada");
+    let transports: Vec<_> = (0..MAX_TRANSPORTS).map(|_| lab.transport(&mut ada)).collect();
+    lab.ask(&mut ada, "connectTransport", connect(&transports[0], "client")).unwrap();
+    lab.forget_commands();
+    let new = lab.transport(&mut ada);
+    let told = json!({ "transportId": transports[1], "reason": "replaced" });
+    assert_eq!(ada.news(), [("transportClosed", told)]);
+    let commands = lab.commands(0);
+    assert_eq!(commands[0], format!("RemoveTransport {}", transports[1]));
+    assert!(commands[1].contains(&new), "{commands:?}");
 }
 
 #[test]
