@@ -22,6 +22,10 @@ use crate::shard::mailbox::{Command, Mailbox};
 /// Rooms at a time: REST makes them without a peer, so their number needs an end.
 pub const MAX_ROOMS: usize = 10_000;
 
+/// Rooms without peers that REST keeps at a time: so many that strangers who make rooms leave most of
+/// [`MAX_ROOMS`] to those who join.
+pub const MAX_EMPTY_ROOMS: usize = 1_000;
+
 /// Everything that control knows.
 pub struct Rooms {
     pub(super) announced: Announced,
@@ -140,6 +144,10 @@ impl Rooms {
     pub fn create_room(&mut self, id: RoomId) -> Result<(), Refusal> {
         if self.rooms.contains_key(&id) {
             return Err(Refusal::conflict("this room exists already"));
+        }
+        if self.rooms.values().filter(|room| room.peers.is_empty()).count() >= MAX_EMPTY_ROOMS {
+            let why = format!("there are {MAX_EMPTY_ROOMS} empty rooms already");
+            return Err(Refusal::new(503, why));
         }
         self.add_room(id, true)
     }

@@ -217,6 +217,20 @@ fn deleting_a_room_tells_its_peers_once_and_lets_them_stay_connected() {
 }
 
 #[test]
+fn empty_rooms_do_not_keep_peers_from_joining() {
+    let mut lab = Lab::new(1);
+    for number in 0..MAX_EMPTY_ROOMS {
+        lab.rooms.rest(Call::CreateRoom(room(&number.to_string()))).unwrap();
+    }
+    let one_more = |lab: &mut Lab| lab.rooms.rest(Call::CreateRoom(room("one more")));
+    assert_eq!(one_more(&mut lab).unwrap_err().status, 503);
+    lab.join("a new room", "ada");
+    // A room in use is no empty one.
+    lab.join("0", "bob");
+    one_more(&mut lab).unwrap();
+}
+
+#[test]
 fn shutting_down_tells_everyone_and_ends_every_session() {
     let mut lab = Lab::new(1);
     let mut ada = lab.join("r", "ada");
