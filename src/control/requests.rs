@@ -20,7 +20,7 @@ pub type AppData = Map<String, Value>;
 pub enum Request {
     /// `joinRoom`
     JoinRoom(JoinRoom),
-    /// `getRouterRtpCapabilities`; the same for every room.
+    /// `getRouterRtpCapabilities`; the same for every room, those that do not exist included.
     RouterRtpCapabilities,
     /// `createWebRtcTransport`
     CreateTransport(CreateTransport),
@@ -66,7 +66,10 @@ impl Request {
     pub fn parse(method: &str, data: Value) -> Result<Self, Refusal> {
         Ok(match method {
             "joinRoom" => Self::JoinRoom(parse(data)?),
-            "getRouterRtpCapabilities" => Self::RouterRtpCapabilities,
+            "getRouterRtpCapabilities" => {
+                parse::<OfRoom>(data)?;
+                Self::RouterRtpCapabilities
+            }
             "createWebRtcTransport" => Self::CreateTransport(parse(data)?),
             "connectTransport" => Self::ConnectTransport(parse(data)?),
             "restartIce" => Self::RestartIce(parse(data)?),
@@ -216,6 +219,14 @@ pub struct Consume {
     /// Whether it starts paused; `false` if absent.
     #[serde(default)]
     pub paused: Option<bool>,
+}
+
+/// `getRouterRtpCapabilities`. The room is checked for its form only.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OfRoom {
+    #[serde(rename = "roomId")]
+    _room_id: Option<Text<RoomId>>,
 }
 
 /// A request that only names a transport.
