@@ -16,6 +16,9 @@ use crate::ortc::{RtpCapabilities, RtpParameters};
 /// A client's own data about a peer or producer: passed on, never looked into.
 pub type AppData = Map<String, Value>;
 
+/// Longest `appData`, in bytes of JSON: everyone in a room gets everyone's.
+pub const MAX_APP_DATA: usize = 16 * 1024;
+
 /// One request of a client.
 pub enum Request {
     /// `joinRoom`
@@ -110,6 +113,16 @@ pub fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Refusal> {
     })
 }
 
+fn app_data<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AppData>, D::Error> {
+    let data = Option::<AppData>::deserialize(deserializer)?;
+    let len = serde_json::to_vec(&data).map_or(usize::MAX, |json| json.len());
+    if len > MAX_APP_DATA {
+        let why = format!("must not be longer than {MAX_APP_DATA} bytes of JSON");
+        return Err(serde::de::Error::custom(why));
+    }
+    Ok(data)
+}
+
 /// `joinRoom`. What is missing here may stand in the URL's query.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -119,6 +132,7 @@ pub struct JoinRoom {
     /// The name that the client gives itself.
     pub peer_id: Option<Text<PeerId>>,
     /// Told to the other peers.
+    #[serde(default, deserialize_with = "app_data")]
     pub app_data: Option<AppData>,
 }
 
@@ -203,6 +217,7 @@ pub struct Produce {
     #[serde(default)]
     pub paused: Option<bool>,
     /// Told to the other peers.
+    #[serde(default, deserialize_with = "app_data")]
     pub app_data: Option<AppData>,
 }
 
