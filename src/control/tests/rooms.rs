@@ -5,7 +5,9 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::lab::{Client, Lab, OPUS, text};
 use crate::control::refusal::Refusal;
+use crate::control::requests::MAX_APP_DATA;
 use crate::control::rest::Call;
+use crate::control::rooms::MAX_EMPTY_ROOMS;
 use crate::control::session::{End, QUEUE};
 use crate::id::RoomId;
 
@@ -228,6 +230,25 @@ fn empty_rooms_do_not_keep_peers_from_joining() {
     // A room in use is no empty one.
     lab.join("0", "bob");
     one_more(&mut lab).unwrap();
+}
+
+#[test]
+fn long_app_data_and_malformed_rooms_are_refused_by_name() {
+    let mut lab = Lab::new(1);
+    let mut ada = lab.connect();
+    let mut data = join_as("r", "ada");
+    let empty = json!({ "pad": "" }).to_string().len();
+    data["appData"] = json!({ "pad": "x".repeat(MAX_APP_DATA - empty + 1) });
+    let refusal = lab.refusal(&mut ada, "joinRoom", data.clone());
+    assert!(refusal.status == 400 && refusal.reason.starts_with("appData: "), "{refusal}");
+    data["appData"] = json!({ "pad": "x".repeat(MAX_APP_DATA - empty) });
+    lab.ask(&mut ada, "joinRoom", data).unwrap();
+
+    let method = "getRouterRtpCapabilities";
+    let refusal = lab.refusal(&mut ada, method, json!({ "roomId": "" }));
+    assert!(refusal.status == 400 && refusal.reason.starts_with("roomId: "), "{refusal}");
+    lab.ask(&mut ada, method, json!({ "roomId": "unknown" })).unwrap();
+    lab.ask(&mut ada, method, Value::Null).unwrap();
 }
 
 #[test]
