@@ -45,7 +45,7 @@ impl Side {
     fn new(now: Instant, port: u16, identity: &Arc<dtls::Identity>) -> Self {
         let credentials = ice::Credentials::random();
         Self {
-            transport: Transport::new(now, credentials.clone(), identity.clone()),
+            transport: Transport::new(credentials.clone(), identity.clone()),
             addr: SocketAddr::from(([192, 0, 2, 1], port)),
             credentials,
             events: Vec::new(),
