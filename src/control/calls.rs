@@ -112,15 +112,15 @@ impl Rooms {
         let peer = self.peer(session)?;
         let shard = peer.shard;
         if peer.transports.len() >= MAX_TRANSPORTS {
-            let unused = |id: &&TransportId| {
-                self.transports.get(id).is_some_and(|it| !it.connect_called)
-            };
+            let unused =
+                |id: &&TransportId| self.transports.get(id).is_some_and(|it| !it.connect_called);
             let Some(&oldest) = peer.transports.iter().find(unused) else {
                 return Err(Refusal::too_many("transports", MAX_TRANSPORTS));
             };
             self.close_transport(oldest, "replaced");
             self.tell(shard, Command::RemoveTransport(oldest));
         }
+        self.a_shard_lives()?;
         let Some(port) = self.shards.get(usize::from(shard.0)).map(|shard| shard.port) else {
             return Err(Refusal::new(503, "the shard of this peer is gone"));
         };

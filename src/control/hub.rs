@@ -105,7 +105,8 @@ impl Inbox {
                     Some(message) => handle(&mut rooms, message),
                 },
                 event = events.recv(), if shards_run => match event {
-                    Some((_, event)) => rooms.shard_event(event),
+                    Some(ShardEvent::Told(_, event)) => rooms.shard_event(event),
+                    Some(ShardEvent::Failed(shard)) => rooms.shard_failed(shard),
                     None => {
                         error!("All shards have ended: no media flows any more");
                         shards_run = false;

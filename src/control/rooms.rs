@@ -187,6 +187,7 @@ impl Rooms {
         let id = peer.or_else(|| caller.caller.peer.clone());
         let id = id.ok_or_else(|| Refusal::new(400, "missing field `peerId`"))?;
 
+        self.a_shard_lives()?;
         self.make_way(&room, &id)?;
         if !self.rooms.contains_key(&room) {
             self.add_room(room.clone(), false)?;
@@ -261,9 +262,13 @@ impl Rooms {
         }
     }
 
-    /// Asks something of a shard. A dead shard is said once per command: its peers see their media stop.
+    /// Asks something of a shard; nothing of one that is known to have failed.
     pub(super) fn tell(&self, shard: ShardId, command: Command) {
-        let sent = self.shards.get(usize::from(shard.0)).is_some_and(|to| to.send(command));
+        let index = usize::from(shard.0);
+        if self.loads.get(index).is_some_and(|load| load.failed) {
+            return;
+        }
+        let sent = self.shards.get(index).is_some_and(|to| to.send(command));
         if !sent {
             warn!(shard = shard.0, "Shard is gone, a command to it is lost");
         }

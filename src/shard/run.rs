@@ -143,7 +143,7 @@ impl<R: Rooms, B: Io> Shard<R, B> {
             }
             while let Some(event) = self.rooms.poll_event() {
                 // Nobody listens any more when the process ends.
-                let _ = self.events.send((self.id, event));
+                let _ = self.events.send(ShardEvent::Told(self.id, event));
             }
             self.departures.flush(self.io.sender(), &mut self.counters);
             if let Some(error) = self.departures.broken.take() {
@@ -409,7 +409,10 @@ mod tests {
         let (mut reports, start) = (Reports::default(), Instant::now());
         let due = [0, 59, 60, 61, 119, 120].map(|s| reports.is_due(start + Duration::from_secs(s)));
         assert_eq!(due, [false, false, true, false, false, true]);
-        assert_eq!(["1", "1", "2"].map(|said| reports.is_new(said.to_owned())), [true, false, true]);
+        assert_eq!(
+            ["1", "1", "2"].map(|said| reports.is_new(said.to_owned())),
+            [true, false, true]
+        );
     }
 
     #[test]

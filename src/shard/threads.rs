@@ -181,7 +181,7 @@ fn launch<R: Rooms>(
     end: Sender<(ShardId, bool)>,
 ) -> io::Result<(JoinHandle<()>, Receiver<Ready>)> {
     let (ready, is_ready) = mpsc::channel();
-    let id = inside.id;
+    let (id, events) = (inside.id, inside.events.clone());
     let life = move || {
         let outcome = catch_unwind(AssertUnwindSafe(|| match backend {
             Running::Uring => live(inside, Uring::new, make, &ready),
@@ -190,6 +190,8 @@ fn launch<R: Rooms>(
         let outcome = outcome.unwrap_or_else(|panic| Err(io::Error::other(text_of(&*panic))));
         if let Err(error) = &outcome {
             tracing::error!(shard = id.0, %error, "Shard failed: its peers are cut off");
+            // Nobody listens any more when the process ends.
+            let _ = events.send(ShardEvent::Failed(id));
         }
         // Nobody waits for it when start-up is given up.
         let _ = end.send((id, outcome.is_ok()));

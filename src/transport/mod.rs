@@ -115,7 +115,7 @@ impl Transport {
         remote: SocketAddr,
         keys: &srtp::Keys,
     ) -> Self {
-        let mut transport = Self::new(now, local.clone(), identity);
+        let mut transport = Self::new(local.clone(), identity);
         transport.ice = ice::Agent::preset(now, local, remote);
         transport.dtls = Dtls::Absent;
         transport.install(keys);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::lab::{FINGERPRINT, Lab, OPUS, VP8, consume_request, fixture, produce_request, text};
 use crate::control::calls::{MAX_FINGERPRINTS, MAX_TRANSPORTS};
-use crate::shard::mailbox::{CloseReason, Command, Event};
+use crate::shard::mailbox::{CloseReason, Command, Event, ShardId};
 
 fn connect(transport: &str, role: &str) -> Value {
     let fingerprints = json!([{ "algorithm": "sha-256", "value": FINGERPRINT }]);
@@ -479,6 +479,37 @@ fn a_transport_never_sees_an_ssrc_again() {
     assert!(used.len() == 6 && used.iter().all(|ssrc| lab.rooms.secrets.is_taken(*ssrc)));
     lab.ask(&mut bob, "leaveRoom", json!({})).unwrap();
     assert!(!used.iter().any(|ssrc| lab.rooms.secrets.is_taken(*ssrc)));
+}
+
+#[test]
+fn peers_of_a_failed_shard_are_told_and_start_again_on_another() {
+    let mut lab = Lab::new(2);
+    let mut ada = lab.join("r", "ada");
+    let mut bob = lab.join("r", "bob");
+    let from_bob = lab.produce(&mut bob, OPUS);
+    let transport = lab.transport(&mut ada);
+    lab.consume(&mut ada, &from_bob);
+    lab.forget_commands();
+    ada.news();
+
+    lab.rooms.shard_failed(ShardId(0));
+    let told = json!({ "transportId": transport, "reason": "shardFailed" });
+    assert_eq!(ada.news(), [("transportClosed", told)]);
+    assert_eq!(lab.commands(1), [format!("Withdraw {from_bob} 0")]);
+    assert_eq!(bob.news(), []);
+
+    lab.transport(&mut ada);
+    lab.consume(&mut ada, &from_bob);
+    lab.join("s", "cid");
+    assert_eq!(lab.commands(0), [""; 0]);
+    let loads = &lab.rooms.loads;
+    assert_eq!((loads[0].peers, loads[0].streams, loads[1].peers), (0, 0, 3));
+
+    lab.rooms.shard_failed(ShardId(1));
+    let mut dan = lab.connect();
+    let join = json!({ "roomId": "r", "peerId": "dan" });
+    assert_eq!(lab.refusal(&mut dan, "joinRoom", join).status, 503);
+    assert_eq!(lab.refusal(&mut ada, "createWebRtcTransport", json!({})).status, 503);
 }
 
 #[test]
