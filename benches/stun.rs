@@ -50,7 +50,7 @@ fn stun(criterion: &mut Criterion) {
     });
     let now = Instant::now();
     let identity = Arc::new(dtls::Identity::generate().expect("a certificate"));
-    let mut transport = Transport::new(now, credentials.clone(), identity);
+    let mut transport = Transport::new(credentials.clone(), identity);
     group.bench_function("check in a transport", |bencher| {
         bencher.iter(|| transport.receive_stun(now, from, black_box(&bytes), &mut answer));
     });

@@ -11,9 +11,9 @@ use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
 use shardcast::control::{Control, PING_INTERVAL, logs, runtime};
 use shardcast::shard::mailbox::{Mailbox, dtls};
-use shardcast::shard::{self, Backend, Chosen, Shards, ShardsConfig};
+use shardcast::shard::{self, Backend, Chosen, Shards, ShardsConfig, StartError};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// How long shards have to end. With control's goodbye of 2 s that leaves a second of the 5 s that a
 /// supervisor waits at least.
@@ -31,6 +31,10 @@ fn main() -> ExitCode {
         }
     };
     logs::start(&config);
+    match shard::raise_descriptor_limit() {
+        Ok(limit) => debug!(limit, "Descriptors that may be open at a time"),
+        Err(error) => warn!(%error, "Cannot raise the limit of open descriptors"),
+    }
     match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
@@ -43,13 +47,16 @@ fn main() -> ExitCode {
 
 fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let http = SocketAddr::new(config.http_ip, config.http_port);
-    let listener =
-        TcpListener::bind(http).map_err(|error| format!("cannot bind TCP {http}: {error}"))?;
+    let listener = TcpListener::bind(http).map_err(|error| {
+        let (ip, port) = (http.ip(), http.port());
+        format!("HTTP_IP=\"{ip}\" HTTP_PORT=\"{port}\": cannot bind TCP {http}: {error}")
+    })?;
     listener.set_nonblocking(true)?;
     let identity = Arc::new(dtls::Identity::generate()?);
     let announced = announced(config, &identity.fingerprint());
     let begin = Instant::now();
-    let Shards { mailboxes, events, chosen, threads } = shard::start(&shards(config), identity)?;
+    let shards = shard::start(&shards(config), identity).map_err(|error| blame(config, &error))?;
+    let Shards { mailboxes, events, chosen, threads } = shards;
     say_hello(listener.local_addr()?, &mailboxes, &chosen, begin.elapsed());
 
     // Who keeps the shards off io_uring wants the process off it.
@@ -76,6 +83,20 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     }
     info!("Shardcast has stopped");
     Ok(())
+}
+
+/// The start-up error behind the settings that it comes from.
+fn blame(config: &Config, error: &StartError) -> String {
+    let (first, last) = (config.rtc_ports.start(), config.rtc_ports.end());
+    match error {
+        StartError::Workers(_) => format!("WORKERS=\"{}\": {error}", config.workers),
+        StartError::NoPort { .. } => {
+            format!("RTC_MIN_PORT=\"{first}\" RTC_MAX_PORT=\"{last}\": {error}")
+        }
+        StartError::Bind { .. } => format!("ANNOUNCED_IP={:?}: {error}", config.announced_ip),
+        StartError::Uring(_) => format!("IO_BACKEND=\"uring\": {error}"),
+        StartError::Thread(_) => error.to_string(),
+    }
 }
 
 fn announced(config: &Config, fingerprint: &dtls::Fingerprint) -> Announced {
@@ -126,4 +147,23 @@ fn say_hello(http: SocketAddr, mailboxes: &[Mailbox], chosen: &Chosen, took: Dur
         shards_ready_in = ?took,
         "Shardcast is ready"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_up_error_names_the_variable_and_its_value() {
+        let arguments = ["shardcast", "--rtc-min-port", "20000", "--rtc-max-port", "20001"];
+        let config = Config::load(arguments.map(Into::into)).unwrap();
+        let no_port = StartError::NoPort { first: 20_000, last: 20_001, shard: 0 };
+        for (error, start) in [
+            (no_port, "RTC_MIN_PORT=\"20000\" RTC_MAX_PORT=\"20001\": no free UDP port"),
+            (StartError::Uring("set-up".to_owned()), "IO_BACKEND=\"uring\": io_uring cannot"),
+        ] {
+            let line = blame(&config, &error);
+            assert!(line.starts_with(start) && line.lines().count() == 1, "{line}");
+        }
+    }
 }

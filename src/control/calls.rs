@@ -19,12 +19,15 @@ use crate::ortc;
 use crate::shard::mailbox::dtls::{self, Fingerprint};
 use crate::shard::mailbox::{Command, ProducerSpec, ice};
 
-/// Transports of one peer: it needs two, and a third while it replaces one.
+/// Transports of one peer: it needs two, and a third while it replaces one. At the limit, the oldest that
+/// was never connected makes way.
 pub const MAX_TRANSPORTS: usize = 8;
 /// Producers of one peer: camera, microphone, screens.
 pub const MAX_PRODUCERS: usize = 64;
 /// Consumers of one peer: a few producers of everyone in a room of hundreds.
 pub const MAX_CONSUMERS: usize = 2048;
+/// Consumers of one transport in its life, closed ones too: their SSRCs stay taken.
+pub const MAX_CONSUMED: u32 = 65_536;
 /// Fingerprints of one `connectTransport`: one per hash function that exists.
 pub const MAX_FINGERPRINTS: usize = 16;
 /// The `source` in a producer's `appData` that says that it shows a screen.
@@ -109,8 +112,15 @@ impl Rooms {
         let peer = self.peer(session)?;
         let shard = peer.shard;
         if peer.transports.len() >= MAX_TRANSPORTS {
-            return Err(Refusal::too_many("transports", MAX_TRANSPORTS));
+            let unused =
+                |id: &&TransportId| self.transports.get(id).is_some_and(|it| !it.connect_called);
+            let Some(&oldest) = peer.transports.iter().find(unused) else {
+                return Err(Refusal::too_many("transports", MAX_TRANSPORTS));
+            };
+            self.close_transport(oldest, "replaced");
+            self.tell(shard, Command::RemoveTransport(oldest));
         }
+        self.a_shard_lives()?;
         let Some(port) = self.shards.get(usize::from(shard.0)).map(|shard| shard.port) else {
             return Err(Refusal::new(503, "the shard of this peer is gone"));
         };
@@ -135,6 +145,7 @@ impl Rooms {
             connect_called: false,
             connected: false,
             next_mid: 0,
+            ssrcs: Vec::new(),
         };
         self.transports.insert(id, transport);
         if let Some(peer) = self.peer_mut(session) {
@@ -253,6 +264,10 @@ impl Rooms {
         let same_room = |it: &&Producer| self.peer(it.owner).is_ok_and(|it| it.room == peer.room);
         let producer = producer.filter(same_room).ok_or_else(|| Refusal::no_such("producer"))?;
         let next_mid = self.transports.get(&transport_id).map_or(0, |it| it.next_mid);
+        if next_mid >= MAX_CONSUMED {
+            let why = format!("a transport may have at most {MAX_CONSUMED} consumers in its life");
+            return Err(Refusal::new(429, why));
+        }
         let Some(mid) = Mid::new(next_mid.to_string().as_bytes()) else {
             return Err(Refusal::no_such("transport"));
         };
@@ -288,10 +303,10 @@ impl Rooms {
             producer: producer_id,
             consumer_type: consumable.consumer_type,
             paused,
-            ssrcs,
         };
         if let Some(transport) = self.transports.get_mut(&transport_id) {
             transport.next_mid += 1;
+            transport.ssrcs.push(ssrcs);
         }
         self.add_consumer(consumer, spec);
         Ok(answer)

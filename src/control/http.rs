@@ -26,6 +26,9 @@ use crate::control::{protoo, rest, socketio};
 
 /// Connections at a time; more wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 16_384;
+/// Socket.IO sessions at a time. A polling session needs no connection of its own, so that the bound
+/// above is none for them.
+const MAX_SOCKETIO: usize = 16_384;
 /// A request's head must be whole within this time; also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// A request's body must be whole within this time.
@@ -50,14 +53,26 @@ type Reply = Response<ReplyBody>;
 struct Server {
     hub: Hub,
     socketio: SocketIoService<socketio::Elsewhere>,
+    socketio_seats: Arc<Semaphore>,
     started: Instant,
     ping_interval: Duration,
 }
 
 /// Accepts connections for ever.
 pub async fn serve(listener: TcpListener, hub: Hub, ping_interval: Duration) {
+    serve_up_to(MAX_SOCKETIO, listener, hub, ping_interval).await;
+}
+
+/// As [`serve`], with this many Socket.IO sessions at a time.
+pub(super) async fn serve_up_to(
+    sessions: usize,
+    listener: TcpListener,
+    hub: Hub,
+    ping_interval: Duration,
+) {
     let socketio = socketio::service(hub.clone(), ping_interval);
-    let server = Arc::new(Server { hub, socketio, started: Instant::now(), ping_interval });
+    let (socketio_seats, started) = (Arc::new(Semaphore::new(sessions)), Instant::now());
+    let server = Arc::new(Server { hub, socketio, socketio_seats, started, ping_interval });
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // The semaphore is never closed.
@@ -78,6 +93,10 @@ pub async fn serve(listener: TcpListener, hub: Hub, ping_interval: Duration) {
 /// Engine.IO, which keeps a session's first request, as long as the session lives.
 #[derive(Clone)]
 struct Seat(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
+
+/// One of [`MAX_SOCKETIO`].
+#[derive(Clone)]
+struct SessionSeat(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
 
 async fn connection(stream: TcpStream, server: Arc<Server>, seat: Seat) {
     // Signaling is small messages that somebody waits for.
@@ -127,7 +146,13 @@ impl Server {
         Ok(json(status, &value))
     }
 
-    async fn socketio(&self, request: Request<Incoming>) -> Result<Reply, Refusal> {
+    async fn socketio(&self, mut request: Request<Incoming>) -> Result<Reply, Refusal> {
+        if begins_session(request.uri().query().unwrap_or_default()) {
+            let seat = self.socketio_seats.clone().try_acquire_owned();
+            let seat = seat.map_err(|_| Refusal::new(503, "there are too many sessions"))?;
+            // Engine.IO keeps it with the session's first request, or drops it with a refused one.
+            request.extensions_mut().insert(SessionSeat(Arc::new(seat)));
+        }
         if declared_length(request.body()) > MAX_MESSAGE as u64 {
             return Err(too_large());
         }
@@ -166,6 +191,11 @@ impl Server {
         });
         Ok(reply)
     }
+}
+
+/// Whether an Engine.IO request, of this query, belongs to no session yet.
+fn begins_session(query: &str) -> bool {
+    !query.split('&').any(|pair| pair.starts_with("sid="))
 }
 
 fn offers_protoo(headers: &HeaderMap) -> bool {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -104,7 +105,8 @@ impl Inbox {
                     Some(message) => handle(&mut rooms, message),
                 },
                 event = events.recv(), if shards_run => match event {
-                    Some((_, event)) => rooms.shard_event(event),
+                    Some(ShardEvent::Told(_, event)) => rooms.shard_event(event),
+                    Some(ShardEvent::Failed(shard)) => rooms.shard_failed(shard),
                     None => {
                         error!("All shards have ended: no media flows any more");
                         shards_run = false;
@@ -113,7 +115,7 @@ impl Inbox {
             }
         }
         let told = rooms.sessions();
-        rooms.shut_down();
+        rooms.shut_down(Timestamp::now().saturating_add(GOODBYE).unwrap_or_default());
         // Those who do not close within the time are cut off with the process.
         let _ = timeout(GOODBYE, self.goodbye(told)).await;
     }

@@ -11,6 +11,7 @@
 //! protocol and the hub's messages. Nothing is locked, and no client can make the hub wait.
 
 mod calls;
+mod failures;
 pub mod http;
 pub mod hub;
 pub mod logs;

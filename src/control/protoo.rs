@@ -25,6 +25,11 @@ pub const SUBPROTOCOL: &str = "protoo";
 const MAX_MISSED: u32 = 3;
 /// A client that does not take a message within this time is too slow.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest message that is still read, in bytes, so that what is above [`MAX_MESSAGE`] can be refused
+/// without losing the connection.
+const MAX_READ: usize = 4 * MAX_MESSAGE;
+/// Bytes of a refused message in which its id is looked for.
+const ID_WITHIN: usize = 256;
 /// How long a close may take until the connection is dropped.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -36,8 +41,8 @@ where
     let config = WebSocketConfig::default()
         .read_buffer_size(4096)
         .write_buffer_size(4096)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE));
+        .max_message_size(Some(MAX_READ))
+        .max_frame_size(Some(MAX_READ));
     let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     let Some((id, line)) = hub.open(caller).await else { return };
     debug!(session = id.0, "WebSocket opened");
@@ -65,7 +70,7 @@ enum Ending {
     Gone,
     /// The client does not answer pings, or does not read.
     Dead,
-    /// A message above [`MAX_MESSAGE`].
+    /// A message above [`MAX_READ`], or one above [`MAX_MESSAGE`] that cannot be answered.
     TooLarge,
     /// Bytes that are not WebSocket (RFC 6455).
     NotWebSocket,
@@ -159,6 +164,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             self.hub.missed_ping(self.id, false).await;
         }
         match message {
+            Message::Text(text) if text.len() > MAX_MESSAGE => {
+                let tag = first_id(&text).ok_or(Ending::TooLarge)?;
+                let reason = format!("the message is above {MAX_MESSAGE} bytes");
+                self.send(Message::text(error(tag, 413, &reason).to_string())).await
+            }
             Message::Text(text) => self.request(&text).await,
             Message::Close(_) => Err(Ending::Gone),
             _ => Ok(()),
@@ -197,6 +207,16 @@ enum Frame {
     },
     /// Not a request, or one without a usable id.
     Other,
+}
+
+/// The id of a request that is too long to be parsed: clients write it before the data.
+fn first_id(text: &str) -> Option<u64> {
+    let head = text.get(1..text.floor_char_boundary(ID_WITHIN))?;
+    // An id further inside is another's.
+    let head = head.split(['{', '[']).next()?;
+    let (_, rest) = head.split_once("\"id\":")?;
+    let (digits, _) = rest.split_once([',', '}'])?;
+    digits.trim().parse().ok()
 }
 
 fn parse(text: &str) -> Frame {
@@ -262,6 +282,18 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_id_of_a_long_request_is_read_from_its_head_only() {
+        let data = "x".repeat(300);
+        let long = |head: &str| first_id(&format!(r#"{{{head},"data":{{"id":9,"x":"{data}"}}}}"#));
+        assert_eq!(long(r#""request":true,"id":7,"method":"produce""#), Some(7));
+        assert_eq!(long(r#""request":true,"id": 7"#), Some(7));
+        assert_eq!(long(r#""request":true,"method":"produce""#), None);
+        assert_eq!(long(r#""method":"\"id\":8,""#), None);
+        assert_eq!(long(r#""id":-1"#), None);
+        assert_eq!((first_id(""), first_id(&"é".repeat(200))), (None, None));
+    }
 
     #[test]
     fn requests_are_told_from_the_rest() {

@@ -16,11 +16,14 @@ use crate::ortc::{RtpCapabilities, RtpParameters};
 /// A client's own data about a peer or producer: passed on, never looked into.
 pub type AppData = Map<String, Value>;
 
+/// Longest `appData`, in bytes of JSON: everyone in a room gets everyone's.
+pub const MAX_APP_DATA: usize = 16 * 1024;
+
 /// One request of a client.
 pub enum Request {
     /// `joinRoom`
     JoinRoom(JoinRoom),
-    /// `getRouterRtpCapabilities`; the same for every room.
+    /// `getRouterRtpCapabilities`; the same for every room, those that do not exist included.
     RouterRtpCapabilities,
     /// `createWebRtcTransport`
     CreateTransport(CreateTransport),
@@ -66,7 +69,10 @@ impl Request {
     pub fn parse(method: &str, data: Value) -> Result<Self, Refusal> {
         Ok(match method {
             "joinRoom" => Self::JoinRoom(parse(data)?),
-            "getRouterRtpCapabilities" => Self::RouterRtpCapabilities,
+            "getRouterRtpCapabilities" => {
+                parse::<OfRoom>(data)?;
+                Self::RouterRtpCapabilities
+            }
             "createWebRtcTransport" => Self::CreateTransport(parse(data)?),
             "connectTransport" => Self::ConnectTransport(parse(data)?),
             "restartIce" => Self::RestartIce(parse(data)?),
@@ -107,6 +113,16 @@ pub fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Refusal> {
     })
 }
 
+fn app_data<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AppData>, D::Error> {
+    let data = Option::<AppData>::deserialize(deserializer)?;
+    let len = serde_json::to_vec(&data).map_or(usize::MAX, |json| json.len());
+    if len > MAX_APP_DATA {
+        let why = format!("must not be longer than {MAX_APP_DATA} bytes of JSON");
+        return Err(serde::de::Error::custom(why));
+    }
+    Ok(data)
+}
+
 /// `joinRoom`. What is missing here may stand in the URL's query.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -116,6 +132,7 @@ pub struct JoinRoom {
     /// The name that the client gives itself.
     pub peer_id: Option<Text<PeerId>>,
     /// Told to the other peers.
+    #[serde(default, deserialize_with = "app_data")]
     pub app_data: Option<AppData>,
 }
 
@@ -200,6 +217,7 @@ pub struct Produce {
     #[serde(default)]
     pub paused: Option<bool>,
     /// Told to the other peers.
+    #[serde(default, deserialize_with = "app_data")]
     pub app_data: Option<AppData>,
 }
 
@@ -216,6 +234,14 @@ pub struct Consume {
     /// Whether it starts paused; `false` if absent.
     #[serde(default)]
     pub paused: Option<bool>,
+}
+
+/// `getRouterRtpCapabilities`. The room is checked for its form only.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OfRoom {
+    #[serde(rename = "roomId")]
+    _room_id: Option<Text<RoomId>>,
 }
 
 /// A request that only names a transport.

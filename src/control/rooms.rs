@@ -22,6 +22,10 @@ use crate::shard::mailbox::{Command, Mailbox};
 /// Rooms at a time: REST makes them without a peer, so their number needs an end.
 pub const MAX_ROOMS: usize = 10_000;
 
+/// Rooms without peers that REST keeps at a time: so many that strangers who make rooms leave most of
+/// [`MAX_ROOMS`] to those who join.
+pub const MAX_EMPTY_ROOMS: usize = 1_000;
+
 /// Everything that control knows.
 pub struct Rooms {
     pub(super) announced: Announced,
@@ -122,8 +126,11 @@ impl Rooms {
         self.sessions.keys().copied().collect()
     }
 
-    /// The server stops: tells every peer, and ends every session.
-    pub fn shut_down(&mut self) {
+    /// The server stops at `deadline`: tells every client, closes every room, and ends every session.
+    pub fn shut_down(&mut self, deadline: Timestamp) {
+        let everyone: Vec<SessionId> = self.sessions.keys().copied().collect();
+        let deadline = to_milliseconds(deadline).to_string();
+        self.notify(&everyone, "draining", json!({ "deadline": deadline }));
         let rooms: Vec<RoomId> = self.rooms.keys().cloned().collect();
         for room in rooms {
             let _ = self.close_room(&room);
@@ -137,6 +144,10 @@ impl Rooms {
     pub fn create_room(&mut self, id: RoomId) -> Result<(), Refusal> {
         if self.rooms.contains_key(&id) {
             return Err(Refusal::conflict("this room exists already"));
+        }
+        if self.rooms.values().filter(|room| room.peers.is_empty()).count() >= MAX_EMPTY_ROOMS {
+            let why = format!("there are {MAX_EMPTY_ROOMS} empty rooms already");
+            return Err(Refusal::new(503, why));
         }
         self.add_room(id, true)
     }
@@ -176,6 +187,7 @@ impl Rooms {
         let id = peer.or_else(|| caller.caller.peer.clone());
         let id = id.ok_or_else(|| Refusal::new(400, "missing field `peerId`"))?;
 
+        self.a_shard_lives()?;
         self.make_way(&room, &id)?;
         if !self.rooms.contains_key(&room) {
             self.add_room(room.clone(), false)?;
@@ -250,9 +262,13 @@ impl Rooms {
         }
     }
 
-    /// Asks something of a shard. A dead shard is said once per command: its peers see their media stop.
+    /// Asks something of a shard; nothing of one that is known to have failed.
     pub(super) fn tell(&self, shard: ShardId, command: Command) {
-        let sent = self.shards.get(usize::from(shard.0)).is_some_and(|to| to.send(command));
+        let index = usize::from(shard.0);
+        if self.loads.get(index).is_some_and(|load| load.failed) {
+            return;
+        }
+        let sent = self.shards.get(index).is_some_and(|to| to.send(command));
         if !sent {
             warn!(shard = shard.0, "Shard is gone, a command to it is lost");
         }

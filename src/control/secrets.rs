@@ -7,12 +7,10 @@ use uuid::Uuid;
 use crate::id::Ssrc;
 use crate::shard::mailbox::ice::Credentials;
 
-/// Characters of a ufrag: 72 bits, so that strangers cannot guess which transports exist.
-const UFRAG_LEN: usize = 12;
-/// Characters of a password: 168 bits, above the 128 that RFC 8445 §5.3 wants.
-const PASSWORD_LEN: usize = 28;
-/// ICE's own alphabet (RFC 8445 §5.3), 64 characters.
-const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// Characters of a CNAME: 96 random bits (RFC 7022 §4.2).
+const CNAME_LEN: usize = 16;
+/// ICE's alphabet (RFC 8445 §5.3), 64 characters, all of them safe in SDP.
+const CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Remembers what is in use, so that no name is given out twice at a time.
 #[derive(Default)]
@@ -25,9 +23,9 @@ impl Secrets {
     /// New ICE credentials, whose ufrag no other transport of the process has.
     pub fn credentials(&mut self) -> Credentials {
         loop {
-            let ufrag = ice_text(UFRAG_LEN);
-            if self.ufrags.insert(ufrag.clone()) {
-                return Credentials { ufrag, password: ice_text(PASSWORD_LEN) };
+            let credentials = Credentials::random();
+            if self.ufrags.insert(credentials.ufrag.clone()) {
+                return credentials;
             }
         }
     }
@@ -48,7 +46,13 @@ impl Secrets {
         }
     }
 
-    /// A consumer does not use these SSRCs any more.
+    /// Whether this SSRC will not be given out.
+    #[cfg(test)]
+    pub fn is_taken(&self, ssrc: Ssrc) -> bool {
+        self.ssrcs.contains(&ssrc)
+    }
+
+    /// The transport of these SSRCs is gone, and its keys with it.
     pub fn release_ssrcs(&mut self, ssrcs: &[Ssrc]) {
         for ssrc in ssrcs {
             self.ssrcs.remove(ssrc);
@@ -56,20 +60,15 @@ impl Secrets {
     }
 }
 
-/// A CNAME for a peer whose client gave none (RFC 7022 §4.2: 96 random bits).
+/// A CNAME for a peer whose client gave none: six random bits per character.
 pub fn cname() -> String {
-    ice_text(16)
-}
-
-/// Six random bits per character.
-fn ice_text(len: usize) -> String {
-    let mut text = String::with_capacity(len);
-    while text.len() < len {
+    let mut text = String::with_capacity(CNAME_LEN);
+    while text.len() < CNAME_LEN {
         let uuid = Uuid::new_v4();
         // Bytes 6 and 8 carry the UUID's version and variant: not all of their bits are random.
         let random = uuid.as_bytes().iter().enumerate().filter(|(at, _)| ![6, 8].contains(at));
-        let chars = random.map(|(_, byte)| char::from(ICE_CHARS[usize::from(byte & 63)]));
-        text.extend(chars.take(len - text.len()));
+        let chars = random.map(|(_, byte)| char::from(CHARS[usize::from(byte & 63)]));
+        text.extend(chars.take(CNAME_LEN - text.len()));
     }
     text
 }
@@ -85,8 +84,15 @@ mod tests {
         let (one, two) = (secrets.credentials(), secrets.credentials());
         assert_ne!(one.ufrag, two.ufrag);
         assert_ne!(one.password, two.password);
-        assert_eq!((one.ufrag.len(), one.password.len()), (UFRAG_LEN, PASSWORD_LEN));
+        assert!((4..=256).contains(&one.ufrag.len()) && (22..=256).contains(&one.password.len()));
         let text = one.ufrag + &one.password;
-        assert!(text.bytes().all(|byte| ICE_CHARS.contains(&byte)), "{text}");
+        assert!(text.bytes().all(|byte| CHARS.contains(&byte)), "{text}");
+    }
+
+    #[test]
+    fn cnames_differ() {
+        let (one, two) = (cname(), cname());
+        assert_eq!((one.len(), two.len()), (CNAME_LEN, CNAME_LEN));
+        assert_ne!(one, two);
     }
 }

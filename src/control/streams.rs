@@ -29,6 +29,9 @@ pub(super) struct Transport {
     pub(super) connected: bool,
     /// The MID of the next consumer on it.
     pub(super) next_mid: u32,
+    /// The SSRCs of all consumers that it ever had: the same keys protect them as long as it lives, and
+    /// a keystream must not be used twice (RFC 3711 §9.1).
+    pub(super) ssrcs: Vec<[Ssrc; 2]>,
 }
 
 /// One track that a peer sends.
@@ -52,7 +55,6 @@ pub(super) struct Consumer {
     pub(super) producer: ProducerId,
     pub(super) consumer_type: ProducerType,
     pub(super) paused: bool,
-    pub(super) ssrcs: [Ssrc; 2],
 }
 
 impl Rooms {
@@ -68,7 +70,7 @@ impl Rooms {
                         "Peer's transport connected");
                 }
             }
-            Event::TransportClosed { id, reason } => self.transport_closed(id, reason),
+            Event::TransportClosed { id, reason } => self.close_transport(id, reason_name(reason)),
             _ => {}
         }
     }
@@ -256,13 +258,13 @@ impl Rooms {
         }
     }
 
-    /// A path died on its own: its shard has let go of all that was on it.
-    fn transport_closed(&mut self, id: TransportId, reason: CloseReason) {
+    /// Lets go of a path that has ended, for a `reason` as clients are told, and of all that was on it.
+    pub(super) fn close_transport(&mut self, id: TransportId, reason: &'static str) {
         let Some(transport) = self.forget_transport(id) else { return };
         let owner = transport.owner;
         let Some(peer) = self.peer_mut(owner) else { return };
         peer.transports.retain(|other| *other != id);
-        tracing::info!(room = %peer.room, peer = %peer.id, transport = %id, ?reason,
+        tracing::info!(room = %peer.room, peer = %peer.id, transport = %id, reason,
             "Peer's transport closed");
         let (consumers, producers) = (peer.consumers.clone(), peer.producers.clone());
         for consumer in consumers {
@@ -275,7 +277,7 @@ impl Rooms {
                 self.close_producer(producer);
             }
         }
-        let data = json!({ "transportId": id, "reason": reason_name(reason) });
+        let data = json!({ "transportId": id, "reason": reason });
         self.notify(&[owner], "transportClosed", data);
         self.end_doomed();
     }
@@ -283,13 +285,13 @@ impl Rooms {
     fn forget_transport(&mut self, id: TransportId) -> Option<Transport> {
         let transport = self.transports.remove(&id)?;
         self.secrets.release_ufrag(&transport.ufrag);
+        self.secrets.release_ssrcs(transport.ssrcs.as_flattened());
         Some(transport)
     }
 
     /// Removes a consumer from everything but its producer and its shard.
     fn forget_consumer(&mut self, id: ConsumerId) -> Option<Consumer> {
         let consumer = self.consumers.remove(&id)?;
-        self.secrets.release_ssrcs(&consumer.ssrcs);
         self.load(consumer.shard).streams -= 1;
         if let Some(peer) = self.peer_mut(consumer.owner) {
             peer.consumers.retain(|other| *other != id);

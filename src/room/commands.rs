@@ -17,7 +17,7 @@ impl Engine {
     pub fn command(&mut self, now: Instant, command: Command, out: &mut impl Outbox) {
         match command {
             Command::AddTransport { id, ice } => {
-                let transport = Transport::new(now, ice, self.identity.clone());
+                let transport = Transport::new(ice, self.identity.clone());
                 self.add_path(now, id, transport, out);
             }
             Command::AddPresetTransport { id, ice, remote, keys } => {
@@ -102,7 +102,7 @@ impl Engine {
         out: &mut impl Outbox,
     ) {
         let Some(&key) = self.path_keys.get(&id) else { return };
-        self.paths[key].transport.restart_ice(now, ice);
+        self.paths[key].transport.restart_ice(ice);
         self.directory.follow(key, &mut self.paths[key]);
         self.settle(now, key, out);
     }

@@ -29,12 +29,19 @@ pub(super) struct Moment {
 impl Moment {
     /// Reads the clocks.
     pub fn read() -> Self {
-        let mut moment = Self::read_once().1;
+        Self::closest(Self::read_once)
+    }
+
+    /// The first reading that is close enough, or the closest of [`ATTEMPTS`].
+    fn closest(mut read: impl FnMut() -> (Duration, Self)) -> Self {
+        let (mut narrowest, mut moment) = read();
         for _ in 1..ATTEMPTS {
-            let (width, candidate) = Self::read_once();
-            moment = candidate;
-            if width <= CLOSE_ENOUGH {
+            if narrowest <= CLOSE_ENOUGH {
                 break;
+            }
+            let (width, candidate) = read();
+            if width < narrowest {
+                (narrowest, moment) = (width, candidate);
             }
         }
         moment
@@ -80,6 +87,24 @@ mod tests {
         bytes.extend((stamp.as_secs() as i64).to_ne_bytes());
         bytes.extend(i64::from(stamp.subsec_nanos()).to_ne_bytes());
         bytes
+    }
+
+    /// Reads of these widths, in microseconds, of which a moment takes some and keeps one.
+    fn kept_and_taken(widths: [u64; ATTEMPTS]) -> (u64, usize) {
+        let (now, mut taken) = (Instant::now(), 0);
+        let moment = Moment::closest(|| {
+            let width = Duration::from_micros(widths[taken]);
+            taken += 1;
+            (width, Moment { now, wall: width })
+        });
+        (moment.wall.as_micros() as u64, taken)
+    }
+
+    #[test]
+    fn clocks_are_read_again_only_when_something_came_between() {
+        assert_eq!(kept_and_taken([20, 1, 1]), (20, 1));
+        assert_eq!(kept_and_taken([21, 5, 1]), (5, 2));
+        assert_eq!(kept_and_taken([90, 30, 60]), (30, 3));
     }
 
     #[test]

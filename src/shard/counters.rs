@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// Everything that a shard counts. Written by its own thread only; logged once, when the shard
-/// ends.
+/// Everything that a shard counts. Written by its own thread only; logged when the shard ends, and
+/// meanwhile at DEBUG.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counters {
     /// Datagrams handed to the rooms.

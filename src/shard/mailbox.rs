@@ -7,8 +7,14 @@ pub use crate::id::ShardId;
 pub use crate::room::spec::*;
 pub use crate::transport::{CloseReason, dtls, ice};
 
-/// A shard's event, and whose it is.
-pub type ShardEvent = (ShardId, Event);
+/// What shards tell control.
+#[derive(Debug, PartialEq)]
+pub enum ShardEvent {
+    /// A shard's event.
+    Told(ShardId, Event),
+    /// A shard has failed, the last that is heard of it: all that was on it is gone.
+    Failed(ShardId),
+}
 
 /// Control's end of one shard.
 pub struct Mailbox {

@@ -30,7 +30,6 @@ mod tests;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -40,6 +39,7 @@ use mailbox::dtls::Identity;
 use mailbox::{Mailbox, ShardEvent};
 
 pub use run::Rooms;
+pub use sys::raise_descriptor_limit;
 pub use threads::{Threads, Unclean, start_with};
 
 /// Most shards of a process. Each pair has a queue of its own, so their number grows with the
@@ -71,39 +71,29 @@ pub enum Backend {
     Mmsg,
 }
 
-impl FromStr for Backend {
-    type Err = UnknownBackend;
-
-    fn from_str(text: &str) -> Result<Self, UnknownBackend> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "uring" => Ok(Self::Uring),
-            "mmsg" => Ok(Self::Mmsg),
-            _ => Err(UnknownBackend),
-        }
-    }
+/// A way to talk to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Running {
+    /// io_uring.
+    Uring,
+    /// epoll with recvmmsg and sendmmsg.
+    Mmsg,
 }
 
-impl fmt::Display for Backend {
+impl fmt::Display for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Auto => "auto",
             Self::Uring => "uring",
             Self::Mmsg => "mmsg",
         })
     }
 }
 
-/// The text names no [`Backend`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be auto, uring or mmsg")]
-pub struct UnknownBackend;
-
 /// The backend that runs, for the start-up line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// [`Backend::Uring`] or [`Backend::Mmsg`].
-    pub backend: Backend,
+    /// The one that all shards use.
+    pub backend: Running,
     /// Why `auto` did not take io_uring.
     pub fallback: Option<String>,
 }

@@ -13,7 +13,7 @@ use super::socket::Socket;
 use super::sys::SendQueue;
 use super::uring::Uring;
 use super::wake::Waker;
-use super::{Backend, Chosen, StartError};
+use super::{Backend, Chosen, Running, StartError};
 
 /// How long the probe waits for its datagram, which a working ring delivers at once.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -24,12 +24,12 @@ pub(super) fn choose(wish: Backend) -> Result<Chosen, StartError> {
 }
 
 fn decide(wish: Backend, probe: impl FnOnce() -> Result<(), String>) -> Result<Chosen, StartError> {
-    let mmsg = |fallback| Chosen { backend: Backend::Mmsg, fallback };
+    let mmsg = |fallback| Chosen { backend: Running::Mmsg, fallback };
     if wish == Backend::Mmsg {
         return Ok(mmsg(None));
     }
     match probe() {
-        Ok(()) => Ok(Chosen { backend: Backend::Uring, fallback: None }),
+        Ok(()) => Ok(Chosen { backend: Running::Uring, fallback: None }),
         Err(reason) if wish == Backend::Auto => Ok(mmsg(Some(reason))),
         Err(reason) => Err(StartError::Uring(reason)),
     }
@@ -88,9 +88,9 @@ mod tests {
     #[test]
     fn auto_takes_what_works_and_says_why() {
         let uring = decide(Backend::Auto, || Ok(())).unwrap();
-        assert_eq!(uring, Chosen { backend: Backend::Uring, fallback: None });
+        assert_eq!(uring, Chosen { backend: Running::Uring, fallback: None });
         let mmsg = decide(Backend::Auto, forbidden).unwrap();
-        assert_eq!(mmsg, Chosen { backend: Backend::Mmsg, fallback: forbidden().err() });
+        assert_eq!(mmsg, Chosen { backend: Running::Mmsg, fallback: forbidden().err() });
     }
 
     #[test]
@@ -99,6 +99,6 @@ mod tests {
         let text = "io_uring cannot be used: set-up: Operation not permitted";
         assert_eq!(refused.to_string(), text);
         let mmsg = decide(Backend::Mmsg, || panic!("probed for nothing")).unwrap();
-        assert_eq!(mmsg, Chosen { backend: Backend::Mmsg, fallback: None });
+        assert_eq!(mmsg, Chosen { backend: Running::Mmsg, fallback: None });
     }
 }

@@ -1,5 +1,6 @@
 //! One shard's loop: wait, receive, hand to the rooms, send.
 
+use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -20,6 +21,8 @@ use crate::room::{self, Datagram};
 
 /// Commands carried out in one turn; media must not wait for a burst of signaling.
 const COMMANDS_PER_TURN: usize = 32;
+/// How often at most a shard logs what it has counted.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a shard runs: [`room::Engine`], or a double in a test. Same verbs, same meaning.
 pub trait Rooms {
@@ -41,6 +44,8 @@ pub trait Rooms {
     fn handle_timeout(&mut self, now: Instant, out: &mut impl room::Outbox);
     /// See [`room::Engine::poll_event`].
     fn poll_event(&mut self) -> Option<Event>;
+    /// See [`room::Engine::counters`]; for the log.
+    fn counters(&self) -> &dyn Debug;
 }
 
 impl Rooms for room::Engine {
@@ -73,6 +78,10 @@ impl Rooms for room::Engine {
     fn poll_event(&mut self) -> Option<Event> {
         self.poll_event()
     }
+
+    fn counters(&self) -> &dyn Debug {
+        self.counters()
+    }
 }
 
 /// A shard at work, on its own thread.
@@ -88,6 +97,33 @@ pub(super) struct Shard<R, B> {
     pub counters: Counters,
     /// A command taken out of the channel while looking whether there is one.
     pub next: Option<Command>,
+    pub reports: Reports,
+}
+
+/// When a shard last logged what it had counted, and what that was.
+#[derive(Default)]
+pub(super) struct Reports {
+    last: Option<Instant>,
+    said: String,
+}
+
+impl Reports {
+    /// Whether the interval is over. It wakes nobody: what an idle shard counts does not change.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let last = *self.last.get_or_insert(now);
+        let due = now.saturating_duration_since(last) >= REPORT_INTERVAL;
+        if due {
+            self.last = Some(now);
+        }
+        due
+    }
+
+    /// Whether `said` is news.
+    fn is_new(&mut self, said: String) -> bool {
+        let new = self.said != said;
+        self.said = said;
+        new
+    }
 }
 
 impl<R: Rooms, B: Io> Shard<R, B> {
@@ -99,21 +135,33 @@ impl<R: Rooms, B: Io> Shard<R, B> {
             self.sleep()?;
             let moment = Moment::read();
             self.receive(&moment)?;
-            self.take_parcels(moment.now);
+            // A replica must be there before its first packets are.
             running = self.take_commands(moment.now);
+            self.take_parcels(moment.now);
             if self.rooms.next_timeout().is_some_and(|due| due <= moment.now) {
                 self.with_outbox(|rooms, out| rooms.handle_timeout(moment.now, out));
             }
             while let Some(event) = self.rooms.poll_event() {
                 // Nobody listens any more when the process ends.
-                let _ = self.events.send((self.id, event));
+                let _ = self.events.send(ShardEvent::Told(self.id, event));
             }
             self.departures.flush(self.io.sender(), &mut self.counters);
             if let Some(error) = self.departures.broken.take() {
                 return Err(error);
             }
+            if self.reports.is_due(moment.now) && tracing::enabled!(tracing::Level::DEBUG) {
+                self.report();
+            }
         }
         Ok(())
+    }
+
+    /// Logs what was counted, if that has changed.
+    fn report(&mut self) {
+        let (shard, io, rooms) = (self.id.0, &self.counters, self.rooms.counters());
+        if self.reports.is_new(format!("{rooms:?}")) {
+            tracing::debug!(shard, ?io, ?rooms, "Shard's counters");
+        }
     }
 
     /// Waits for a datagram, the bell or the next timeout; does not wait if a queue holds
@@ -237,6 +285,8 @@ mod tests {
         delay: Duration,
         due: Option<Instant>,
         fired: u32,
+        /// What it was handed, in order.
+        handed: Vec<&'static str>,
     }
 
     impl Rooms for Alarm {
@@ -248,8 +298,10 @@ mod tests {
             _: &Parcel,
             _: &mut impl room::Outbox,
         ) {
+            self.handed.push("parcel");
         }
         fn command(&mut self, now: Instant, _: Command, _: &mut impl room::Outbox) {
+            self.handed.push("command");
             self.due = Some(now + self.delay);
         }
         fn next_timeout(&self) -> Option<Instant> {
@@ -261,6 +313,9 @@ mod tests {
         }
         fn poll_event(&mut self) -> Option<Event> {
             None
+        }
+        fn counters(&self) -> &dyn Debug {
+            &self.fired
         }
     }
 
@@ -281,6 +336,7 @@ mod tests {
             events: unbounded_channel().0,
             counters: Counters::default(),
             next: None,
+            reports: Reports::default(),
         };
         (shard, sender)
     }
@@ -303,6 +359,21 @@ mod tests {
         commands.send(command()).unwrap();
         shard.run().unwrap_err();
         assert_eq!(shard.io.waits, [Some(Duration::ZERO)]);
+    }
+
+    /// A lender is told to lend after the borrower is told to take: so must the borrower find them.
+    #[test]
+    fn commands_come_before_the_parcels_that_need_them() {
+        let (mut shard, commands) = shard(Duration::from_secs(3600));
+        let wakers = [shard.waker.clone(), Arc::new(Waker::new().unwrap())];
+        let mut ends = handover::connect(&wakers);
+        let mut other = ends.pop().unwrap();
+        shard.inlets = ends.pop().unwrap().inlets;
+        assert!(other.outlets.put(ShardId(0), &mut |_| (), &mut Counters::default()));
+        commands.send(command()).unwrap();
+        shard.io.steps.push_back(Box::new(|| ()));
+        shard.run().unwrap_err();
+        assert_eq!(shard.rooms.handed, ["command", "parcel"]);
     }
 
     #[test]
@@ -331,6 +402,17 @@ mod tests {
             panic!("{:?}", shard.io.waits)
         };
         assert!(bounded <= delay);
+    }
+
+    #[test]
+    fn counters_are_reported_once_a_minute_when_they_have_changed() {
+        let (mut reports, start) = (Reports::default(), Instant::now());
+        let due = [0, 59, 60, 61, 119, 120].map(|s| reports.is_due(start + Duration::from_secs(s)));
+        assert_eq!(due, [false, false, true, false, false, true]);
+        assert_eq!(
+            ["1", "1", "2"].map(|said| reports.is_new(said.to_owned())),
+            [true, false, true]
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The kernel's calls that no library wraps as the shards need them: batched datagrams from arrays
-//! that are made once, memory that costs nothing until it is touched, and a few descriptors.
+//! that are made once, memory that costs nothing until it is touched, a few descriptors and their limit.
 //!
 //! What leaves this file is safe to use.
-#![allow(unsafe_code, reason = "recvmmsg, sendmmsg, mmap, setsockopt, eventfd and epoll")]
+#![allow(unsafe_code, reason = "recvmmsg, sendmmsg, mmap, setsockopt, eventfd, epoll, rlimit")]
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,6 +26,19 @@ pub(super) fn eventfd() -> io::Result<OwnedFd> {
     let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
     // SAFETY: as above, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}
+
+/// Raises the limit of open descriptors to the most that the process may have, and returns what it
+/// is then. A connection is a descriptor, and the usual soft limit of 1,024 is far below what we
+/// serve.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one `rlimit`, which outlives the call.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    let wanted = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+    // SAFETY: the kernel reads one `rlimit`, which outlives the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) })?;
+    Ok(wanted.rlim_cur)
 }
 
 /// Sets an integer option at `SOL_SOCKET`.

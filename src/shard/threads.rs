@@ -18,12 +18,12 @@ use super::mailbox::{Command, Mailbox, ShardEvent};
 use super::mmsg::Mmsg;
 use super::outbox::Departures;
 use super::probe;
-use super::run::{Rooms, Shard};
+use super::run::{Reports, Rooms, Shard};
 use super::socket::Socket;
 use super::sys::SendQueue;
 use super::uring::Uring;
 use super::wake::Waker;
-use super::{Backend, MAX_SHARDS, Shards, ShardsConfig, StartError};
+use super::{MAX_SHARDS, Running, Shards, ShardsConfig, StartError};
 use crate::id::ShardId;
 
 /// How long the shards that did start get to end when another one did not.
@@ -176,20 +176,22 @@ type Ready = io::Result<Option<usize>>;
 /// Starts a thread; it says `Ready` when it works, and tells `end` how it ended.
 fn launch<R: Rooms>(
     inside: Inside,
-    backend: Backend,
+    backend: Running,
     make: impl Fn(ShardId) -> R + Send + 'static,
     end: Sender<(ShardId, bool)>,
 ) -> io::Result<(JoinHandle<()>, Receiver<Ready>)> {
     let (ready, is_ready) = mpsc::channel();
-    let id = inside.id;
+    let (id, events) = (inside.id, inside.events.clone());
     let life = move || {
         let outcome = catch_unwind(AssertUnwindSafe(|| match backend {
-            Backend::Uring => live(inside, Uring::new, make, &ready),
-            Backend::Mmsg | Backend::Auto => live(inside, Mmsg::new, make, &ready),
+            Running::Uring => live(inside, Uring::new, make, &ready),
+            Running::Mmsg => live(inside, Mmsg::new, make, &ready),
         }));
         let outcome = outcome.unwrap_or_else(|panic| Err(io::Error::other(text_of(&*panic))));
         if let Err(error) = &outcome {
             tracing::error!(shard = id.0, %error, "Shard failed: its peers are cut off");
+            // Nobody listens any more when the process ends.
+            let _ = events.send(ShardEvent::Failed(id));
         }
         // Nobody waits for it when start-up is given up.
         let _ = end.send((id, outcome.is_ok()));
@@ -230,10 +232,12 @@ fn live<R: Rooms, B: Io>(
         events,
         counters: Counters::default(),
         next: None,
+        reports: Reports::default(),
     };
     let _ = ready.send(Ok(core.map(|core| core.id)));
     let outcome = shard.run();
-    tracing::debug!(shard = id.0, counters = ?shard.counters, "Shard ended");
+    let (io, rooms) = (&shard.counters, shard.rooms.counters());
+    tracing::info!(shard = id.0, ?io, ?rooms, "Shard ended");
     outcome
 }
 

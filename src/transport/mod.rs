@@ -94,8 +94,7 @@ enum State {
 
 impl Transport {
     /// A path that awaits STUN checks for `local` and does DTLS with `identity`.
-    pub fn new(now: Instant, local: ice::Credentials, identity: Arc<dtls::Identity>) -> Self {
-        let _ = now;
+    pub fn new(local: ice::Credentials, identity: Arc<dtls::Identity>) -> Self {
         Self {
             ice: ice::Agent::new(local),
             identity,
@@ -116,7 +115,7 @@ impl Transport {
         remote: SocketAddr,
         keys: &srtp::Keys,
     ) -> Self {
-        let mut transport = Self::new(now, local.clone(), identity);
+        let mut transport = Self::new(local.clone(), identity);
         transport.ice = ice::Agent::preset(now, local, remote);
         transport.dtls = Dtls::Absent;
         transport.install(keys);
@@ -141,8 +140,7 @@ impl Transport {
 
     /// New local credentials (RFC 8445 §9); the selected address stays until a check moves it. The old
     /// ones serve until a check comes with the new.
-    pub fn restart_ice(&mut self, now: Instant, local: ice::Credentials) {
-        let _ = now;
+    pub fn restart_ice(&mut self, local: ice::Credentials) {
         self.ice.restart(local);
     }
 

@@ -224,7 +224,7 @@ fn the_peer_changes_its_network_while_a_call_runs() {
 fn a_restart_keeps_the_call() {
     let mut pair = Pair::connected();
     let old = std::mem::replace(&mut pair.passive.credentials, ice::Credentials::random());
-    pair.passive.transport.restart_ice(pair.now, pair.passive.credentials.clone());
+    pair.passive.transport.restart_ice(pair.passive.credentials.clone());
     assert_eq!(pair.passive.transport.remote(), Some(pair.active.addr));
     let ufrags =
         |pair: &Pair| pair.passive.transport.ufrags().map(str::to_owned).collect::<Vec<_>>();

@@ -46,28 +46,28 @@ for (const [library, connect] of Object.entries(libraries)) {
       const room = `wrong-${library.replaceAll('.', '-')}`;
       const ada = await client(t, connect);
       const bob = await client(t, connect);
-      await refused(ada.request('joinRoom', { peerId: 'ada' }), [400]);
-      await refused(ada.request('joinRoom', { roomId: '', peerId: 'ada' }), [400]);
+      await refused(ada.request('joinRoom', { peerId: 'ada' }), 400);
+      await refused(ada.request('joinRoom', { roomId: '', peerId: 'ada' }), 400);
       await ada.request('joinRoom', { roomId: room, peerId: 'ada' });
-      await refused(bob.request('joinRoom', { roomId: room, peerId: 'ada' }), [409]);
+      await refused(bob.request('joinRoom', { roomId: room, peerId: 'ada' }), 409);
       await bob.request('joinRoom', { roomId: room, peerId: 'bob' });
 
       const transport = await ada.request('createWebRtcTransport', { producing: true });
-      await refused(ada.request('produce', { transportId: transport.id }), [400]);
-      await refused(ada.request('produce', { ...opus, transportId: 'nothing' }), [400, 404]);
-      await refused(bob.request('produce', { ...opus, transportId: transport.id }), [403, 404]);
-      await refused(bob.request('connectTransport', { transportId: transport.id, dtlsParameters }), [403, 404]);
-      await refused(bob.request('consume', { producerId: 'nothing', rtpCapabilities }), [400, 404]);
-      await refused(bob.request('pauseProducer', {}), [400]);
+      await refused(ada.request('produce', { transportId: transport.id }), 400);
+      await refused(ada.request('produce', { ...opus, transportId: 'nothing' }), 404);
+      await refused(bob.request('produce', { ...opus, transportId: transport.id }), 403);
+      await refused(bob.request('connectTransport', { transportId: transport.id, dtlsParameters }), 403);
+      await refused(bob.request('consume', { producerId: 'nothing', rtpCapabilities }), 404);
+      await refused(bob.request('pauseProducer', {}), 400);
 
       const { id: producerId } = await ada.request('produce', { ...opus, transportId: transport.id });
       await bob.request('createWebRtcTransport', { consuming: true });
       const deaf = { codecs: [], headerExtensions: [] };
-      await refused(bob.request('consume', { producerId, rtpCapabilities: deaf }), [400]);
+      await refused(bob.request('consume', { producerId, rtpCapabilities: deaf }), 400);
       const consumer = await bob.request('consume', { producerId, rtpCapabilities });
-      await refused(ada.request('pauseConsumer', { consumerId: consumer.id }), [403, 404]);
-      await refused(bob.request('closeProducer', { producerId }), [403, 404]);
-      await refused(bob.request('noSuchMethod', {}), [400, 404]);
+      await refused(ada.request('pauseConsumer', { consumerId: consumer.id }), 403);
+      await refused(bob.request('closeProducer', { producerId }), 403);
+      await refused(bob.request('noSuchMethod', {}), 404);
 
       // Nobody was thrown out by all that.
       assert.deepEqual(await server.roomTruth(room), { peers: ['ada', 'bob'], producers: 1, consumers: 1 });
@@ -100,9 +100,9 @@ async function client(t, connect) {
   return made;
 }
 
-async function refused(request, codes) {
+async function refused(request, code) {
   await assert.rejects(request, (error) => {
-    assert.ok(codes.includes(error.code), `expected ${codes}, got ${error.code}: ${error.message}`);
+    assert.equal(error.code, code, error.message);
     assert.ok(error.message.length > 0, 'the error says why');
     return true;
   });

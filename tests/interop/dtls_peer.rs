@@ -39,7 +39,7 @@ impl Server {
     fn new(identity: &Arc<dtls::Identity>, socket: UdpSocket, peer: SocketAddr) -> Self {
         let now = Instant::now();
         let credentials = ice::Credentials::random();
-        let mut transport = Transport::new(now, credentials.clone(), identity.clone());
+        let mut transport = Transport::new(credentials.clone(), identity.clone());
         let (mut check, mut answer) = ([0; 256], [0; MAX_DATAGRAM]);
         let username = format!("{}:peer", credentials.ufrag);
         let request = write::BindingRequest {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Each layer and what it may import. A layer may always import itself.
 const LAYERS: &[(&str, &[&str])] = &[
     ("id", &[]),
-    ("config", &["shard::Backend", "shard::UnknownBackend", "shard::MAX_SHARDS"]),
+    ("config", &[]),
     ("wire", &["id"]),
     ("transport", &["id", "wire"]),
     ("media", &["id", "wire"]),
@@ -39,11 +39,18 @@ impl Source {
         lines.map(|(number, line)| (number, line.split("//").next().unwrap_or_default()))
     }
 
-    /// The code before the tests.
+    /// The code before the tests, which end a file. A test module with a file of its own
+    /// (`mod tests;`) may stand anywhere.
     fn shipped(&self) -> impl Iterator<Item = (usize, &str)> {
         let is_test_file = self.name.ends_with("tests.rs") || self.name.contains("/tests/");
-        let end = if is_test_file { 0 } else { usize::MAX };
-        self.code().take(end).take_while(|(_, line)| !line.contains("#[cfg(test)]"))
+        let lines: Vec<_> = self.code().collect();
+        let begins_tests = |pair: &[(usize, &str)]| {
+            pair[0].1.contains("#[cfg(test)]")
+                && pair[1].1.starts_with("mod ")
+                && pair[1].1.trim_end().ends_with('{')
+        };
+        let end = lines.windows(2).position(begins_tests).unwrap_or(lines.len());
+        lines.into_iter().take(if is_test_file { 0 } else { end })
     }
 }
 
@@ -69,6 +76,14 @@ fn sources() -> Vec<Source> {
 
 fn check(found: Vec<String>) {
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+#[test]
+fn only_an_inline_test_module_ends_the_shipped_code() {
+    let text = "#[cfg(test)]\nmod tests;\nfn a() {}\n#[cfg(test)]\nmod more {\nfn b() {}\n}\n";
+    let source = Source { name: "a.rs".to_owned(), text: text.to_owned() };
+    let lines: Vec<_> = source.shipped().map(|(number, _)| number).collect();
+    assert_eq!(lines, [1, 2, 3]);
 }
 
 #[test]

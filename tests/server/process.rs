@@ -25,7 +25,18 @@ pub struct Server {
 impl Server {
     /// Starts the binary with production logs on a free port, and waits until it is ready.
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        let mut command = bare_command();
+        Self::start_as(bare_command(env!("CARGO_BIN_EXE_shardcast")), settings)
+    }
+
+    /// As [`Self::start`], with a soft limit of 256 descriptors.
+    pub fn start_with_few_descriptors() -> Self {
+        let mut shell = bare_command("sh");
+        let script = "ulimit -S -n 256 && exec \"$0\"";
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_shardcast")]);
+        Self::start_as(shell, &[])
+    }
+
+    fn start_as(mut command: Command, settings: &[(&str, &str)]) -> Self {
         command.env("HTTP_PORT", "0").env("HTTP_IP", "127.0.0.1").env("NODE_ENV", "production");
         command.envs(settings.iter().copied());
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the server's binary");
@@ -65,6 +76,15 @@ impl Server {
         kilobytes << 10
     }
 
+    /// Its soft and hard limit of open descriptors (proc(5), `limits`).
+    pub fn descriptor_limits(&self) -> (String, String) {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id()));
+        let limits = limits.expect("a living process");
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+        let mut values = line.expect("the limit").split_whitespace().map(str::to_owned);
+        (values.next().expect("soft"), values.next().expect("hard"))
+    }
+
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
@@ -96,14 +116,14 @@ impl Drop for Server {
 
 /// Runs the binary to its end.
 pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
-    let mut command = bare_command();
+    let mut command = bare_command(env!("CARGO_BIN_EXE_shardcast"));
     command.args(arguments).envs(settings.iter().copied());
     command.output().expect("the server's binary")
 }
 
-/// The binary without the settings that the test itself may run under.
-fn bare_command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_shardcast"));
+/// A program without the settings that the test itself may run under.
+fn bare_command(program: &str) -> Command {
+    let mut command = Command::new(program);
     for variable in [
         "ANNOUNCED_IP",
         "HTTP_IP",

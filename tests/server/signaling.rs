@@ -148,13 +148,27 @@ async fn malformed_frames_do_not_end_the_connection() {
 }
 
 #[tokio::test]
-async fn messages_above_64_kb_close_the_connection_only() {
+async fn messages_above_64_kb_are_refused_and_unreadable_ones_close_the_connection_only() {
     let server = Server::start(&[]);
     let mut ada = Peer::join(server.http, "r", "ada").await;
     let mut bob = Peer::join(server.http, "r", "bob").await;
     ada.news().await;
     let fitting = json!({ "pad": "x".repeat(60_000) });
     assert_eq!(bob.ask("fly", fitting).await, Err(404));
+    // In the order in which protoo-client writes it.
+    let long = |id: u64, size: usize| {
+        let pad = "x".repeat(size);
+        format!(r#"{{"request":true,"id":{id},"method":"fly","data":{{"pad":"{pad}"}}}}"#)
+    };
+    for (id, size) in [(800, 64 * 1024), (801, 200 * 1024)] {
+        bob.say(&long(id, size)).await;
+        assert_eq!(bob.response(id).await, Err(413));
+    }
+    assert_eq!(bob.ask("fly", json!({})).await, Err(404), "the connection stays");
+
+    let mut cid = Peer::join(server.http, "elsewhere", "cid").await;
+    cid.say(&long(800, 256 * 1024)).await;
+    assert_eq!(cid.close_code().await, CloseCode::Size);
     bob.say(&"x".repeat(64 * 1024 + 1)).await;
     assert_eq!(bob.close_code().await, CloseCode::Size);
     assert_eq!(ada.news().await, ("peerLeft".into(), json!({ "peerId": "bob" })));

@@ -128,6 +128,8 @@ async fn a_stopping_server_says_so() {
     let mut client = Client::connect(server.http, "&roomId=r&peerId=sio").await;
     client.ask("joinRoom", json!({})).await;
     server.signal("TERM");
+    let (method, data) = client.event().await;
+    assert!(method == "draining" && data["deadline"].is_string(), "{method} {data}");
     assert_eq!(client.event().await, ("roomClosed".into(), json!({ "roomId": "r" })));
     assert_eq!(client.packet().await, "41");
 }

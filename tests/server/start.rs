@@ -1,6 +1,6 @@
 //! How the server starts, what stops it, and how it ends.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
 use serde_json::json;
@@ -79,7 +79,20 @@ fn a_taken_port_stops_the_start_in_one_line() {
     let said = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(1), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
+    assert!(said.contains(&format!("HTTP_IP=\"127.0.0.1\" HTTP_PORT=\"{port}\"")), "{said}");
+}
+
+#[test]
+fn a_used_up_port_range_stops_the_start_in_one_line() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ports = [("RTC_MIN_PORT", &*port), ("RTC_MAX_PORT", &*port)];
+    let ended = run(&[], &[&ports[..], &[("HTTP_PORT", "0"), ("HTTP_IP", "127.0.0.1")]].concat());
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let named = format!("RTC_MIN_PORT=\"{port}\" RTC_MAX_PORT=\"{port}\"");
+    assert!(said.contains(&named), "{said}");
 }
 
 #[tokio::test]
@@ -89,12 +102,26 @@ async fn signals_tell_the_peers_and_end_the_server_well() {
         let mut peer = Peer::join(server.http, "r", "p").await;
         let mut nobody = Peer::connect(server.http, "").await;
         server.signal(signal);
+        for client in [&mut peer, &mut nobody] {
+            let (method, data) = client.news().await;
+            assert_eq!(method, "draining");
+            data["deadline"].as_str().unwrap().parse::<jiff::Timestamp>().expect("ISO 8601");
+        }
         assert_eq!(peer.news().await, ("roomClosed".into(), json!({ "roomId": "r" })));
         assert_eq!(peer.close_code().await, CloseCode::Away);
         assert_eq!(nobody.close_code().await, CloseCode::Away);
         let status = server.ended_within(Duration::from_secs(5)).expect("an end within 5 s");
         assert_eq!(status.code(), Some(0), "{signal}");
     }
+}
+
+/// Each connection is a descriptor; proc(5), `limits`.
+#[test]
+fn the_descriptor_limit_is_raised_to_what_is_allowed() {
+    let server = Server::start_with_few_descriptors();
+    let (soft, hard) = server.descriptor_limits();
+    assert_eq!(soft, hard);
+    assert_ne!(soft, "256", "the test's own limit was higher");
 }
 
 /// A client that has stopped reading must not hold up the end.

@@ -1,5 +1,6 @@
 //! Rooms that do what a datagram's first four bytes say: enough to see all that a shard does.
 
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Barrier;
 use std::sync::{Arc, mpsc};
@@ -138,5 +139,9 @@ impl Rooms for Double {
 
     fn poll_event(&mut self) -> Option<Event> {
         self.events.pop()
+    }
+
+    fn counters(&self) -> &dyn Debug {
+        &self.timer
     }
 }

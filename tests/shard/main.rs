@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use shardcast::id::{ShardId, TransportId};
-use shardcast::shard::mailbox::{CloseReason, Command, Event};
+use shardcast::shard::mailbox::{CloseReason, Command, Event, ShardEvent};
 use shardcast::shard::{Backend, Shards, ShardsConfig, StartError, Unclean, start_with};
 
 use double::{Double, ECHO, FAN, GIVE, HOLD, PANIC, Seen, TIMER};
@@ -71,7 +71,7 @@ impl Bench {
         let hold = Arc::new(Barrier::new(2));
         let shards = start_with(&config(workers, backend), Double::maker(report, hold.clone()))
             .unwrap_or_else(|error| panic!("{error}; set {WITHOUT_URING} to go without io_uring"));
-        assert_eq!(shards.chosen.backend, backend);
+        assert_eq!(shards.chosen.backend.to_string(), format!("{backend:?}").to_lowercase());
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { shards, client, seen, hold }
@@ -186,12 +186,12 @@ fn commands_wake_and_events_come_back(backend: Backend) {
         assert!(bench.shards.mailboxes[shard].send(Command::RemoveTransport(id)));
         let event = block_on_event(&mut bench.shards);
         let expected = Event::TransportClosed { id, reason: CloseReason::DtlsClosed };
-        assert_eq!(event, (ShardId(shard as u16), expected));
+        assert_eq!(event, ShardEvent::Told(ShardId(shard as u16), expected));
     }
     bench.end();
 }
 
-fn block_on_event(shards: &mut Shards) -> shardcast::shard::mailbox::ShardEvent {
+fn block_on_event(shards: &mut Shards) -> ShardEvent {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let event =
         runtime.block_on(async { tokio::time::timeout(PATIENCE, shards.events.recv()).await });
@@ -258,8 +258,9 @@ fn a_stuck_shard_is_named(backend: Backend) {
 }
 
 fn a_panic_ends_one_shard_only(backend: Backend) {
-    let bench = Bench::new(2, backend);
+    let mut bench = Bench::new(2, backend);
     bench.send(0, &[PANIC]);
+    assert_eq!(block_on_event(&mut bench.shards), ShardEvent::Failed(ShardId(0)));
     let deadline = Instant::now() + PATIENCE;
     while bench.shards.threads.is_running(ShardId(0)) {
         assert!(Instant::now() < deadline, "still running");

@@ -5,7 +5,9 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::lab::{Client, Lab, OPUS, text};
 use crate::control::refusal::Refusal;
+use crate::control::requests::MAX_APP_DATA;
 use crate::control::rest::Call;
+use crate::control::rooms::MAX_EMPTY_ROOMS;
 use crate::control::session::{End, QUEUE};
 use crate::id::RoomId;
 
@@ -217,12 +219,47 @@ fn deleting_a_room_tells_its_peers_once_and_lets_them_stay_connected() {
 }
 
 #[test]
+fn empty_rooms_do_not_keep_peers_from_joining() {
+    let mut lab = Lab::new(1);
+    for number in 0..MAX_EMPTY_ROOMS {
+        lab.rooms.rest(Call::CreateRoom(room(&number.to_string()))).unwrap();
+    }
+    let one_more = |lab: &mut Lab| lab.rooms.rest(Call::CreateRoom(room("one more")));
+    assert_eq!(one_more(&mut lab).unwrap_err().status, 503);
+    lab.join("a new room", "ada");
+    // A room in use is no empty one.
+    lab.join("0", "bob");
+    one_more(&mut lab).unwrap();
+}
+
+#[test]
+fn long_app_data_and_malformed_rooms_are_refused_by_name() {
+    let mut lab = Lab::new(1);
+    let mut ada = lab.connect();
+    let mut data = join_as("r", "ada");
+    let empty = json!({ "pad": "" }).to_string().len();
+    data["appData"] = json!({ "pad": "x".repeat(MAX_APP_DATA - empty + 1) });
+    let refusal = lab.refusal(&mut ada, "joinRoom", data.clone());
+    assert!(refusal.status == 400 && refusal.reason.starts_with("appData: "), "{refusal}");
+    data["appData"] = json!({ "pad": "x".repeat(MAX_APP_DATA - empty) });
+    lab.ask(&mut ada, "joinRoom", data).unwrap();
+
+    let method = "getRouterRtpCapabilities";
+    let refusal = lab.refusal(&mut ada, method, json!({ "roomId": "" }));
+    assert!(refusal.status == 400 && refusal.reason.starts_with("roomId: "), "{refusal}");
+    lab.ask(&mut ada, method, json!({ "roomId": "unknown" })).unwrap();
+    lab.ask(&mut ada, method, Value::Null).unwrap();
+}
+
+#[test]
 fn shutting_down_tells_everyone_and_ends_every_session() {
     let mut lab = Lab::new(1);
     let mut ada = lab.join("r", "ada");
     let mut nobody = lab.connect();
-    lab.rooms.shut_down();
-    assert_eq!(ada.news(), [("roomClosed", json!({ "roomId": "r" }))]);
+    lab.rooms.shut_down("2030-01-02T03:04:05.0067Z".parse().unwrap());
+    let draining = ("draining", json!({ "deadline": "2030-01-02T03:04:05.006Z" }));
+    assert_eq!(ada.news(), [draining.clone(), ("roomClosed", json!({ "roomId": "r" }))]);
+    assert_eq!(nobody.news(), [draining]);
     assert_eq!(ended(&mut ada), Some(End::ShuttingDown));
     assert_eq!(ended(&mut nobody), Some(End::ShuttingDown));
     assert!(lab.rooms.sessions().is_empty());

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::lab::{FINGERPRINT, Lab, OPUS, VP8, consume_request, fixture, produce_request, text};
 use crate::control::calls::{MAX_FINGERPRINTS, MAX_TRANSPORTS};
-use crate::shard::mailbox::{CloseReason, Command, Event};
+use crate::shard::mailbox::{CloseReason, Command, Event, ShardId};
 
 fn connect(transport: &str, role: &str) -> Value {
     let fingerprints = json!([{ "algorithm": "sha-256", "value": FINGERPRINT }]);
@@ -112,9 +112,25 @@ fn a_peer_has_a_bounded_number_of_transports() {
     let mut lab = Lab::new(1);
     let mut ada = lab.join("r", "ada");
     for _ in 0..MAX_TRANSPORTS {
-        lab.transport(&mut ada);
+        let transport = lab.transport(&mut ada);
+        lab.ask(&mut ada, "connectTransport", connect(&transport, "client")).unwrap();
     }
     assert_eq!(lab.refusal(&mut ada, "createWebRtcTransport", json!({})).status, 429);
+}
+
+#[test]
+fn a_transport_that_was_never_connected_makes_way_for_a_new_one() {
+    let mut lab = Lab::new(1);
+    let mut ada = lab.join("r", "ada");
+    let transports: Vec<_> = (0..MAX_TRANSPORTS).map(|_| lab.transport(&mut ada)).collect();
+    lab.ask(&mut ada, "connectTransport", connect(&transports[0], "client")).unwrap();
+    lab.forget_commands();
+    let new = lab.transport(&mut ada);
+    let told = json!({ "transportId": transports[1], "reason": "replaced" });
+    assert_eq!(ada.news(), [("transportClosed", told)]);
+    let commands = lab.commands(0);
+    assert_eq!(commands[0], format!("RemoveTransport {}", transports[1]));
+    assert!(commands[1].contains(&new), "{commands:?}");
 }
 
 #[test]
@@ -445,6 +461,55 @@ fn a_dead_transport_is_told_and_takes_its_streams_along() {
     lab.rooms.shard_event(Event::TransportClosed { id, reason: CloseReason::DtlsClosed });
     lab.rooms.shard_event(Event::TransportConnected(id));
     assert_eq!((ada.news(), bob.news()), (vec![], vec![]));
+}
+
+/// A new packet under an old SSRC and key would repeat a keystream (RFC 3711 §9.1).
+#[test]
+fn a_transport_never_sees_an_ssrc_again() {
+    let mut lab = Lab::new(1);
+    let mut ada = lab.join("r", "ada");
+    let mut bob = lab.join("r", "bob");
+    let producer = lab.produce(&mut ada, OPUS);
+    let transport = lab.transport(&mut bob).parse().unwrap();
+    for _ in 0..3 {
+        let consumer = text(&lab.consume(&mut bob, &producer)["id"]);
+        lab.ask(&mut bob, "closeConsumer", of_consumer(&consumer)).unwrap();
+    }
+    let used = lab.rooms.transports[&transport].ssrcs.concat();
+    assert!(used.len() == 6 && used.iter().all(|ssrc| lab.rooms.secrets.is_taken(*ssrc)));
+    lab.ask(&mut bob, "leaveRoom", json!({})).unwrap();
+    assert!(!used.iter().any(|ssrc| lab.rooms.secrets.is_taken(*ssrc)));
+}
+
+#[test]
+fn peers_of_a_failed_shard_are_told_and_start_again_on_another() {
+    let mut lab = Lab::new(2);
+    let mut ada = lab.join("r", "ada");
+    let mut bob = lab.join("r", "bob");
+    let from_bob = lab.produce(&mut bob, OPUS);
+    let transport = lab.transport(&mut ada);
+    lab.consume(&mut ada, &from_bob);
+    lab.forget_commands();
+    ada.news();
+
+    lab.rooms.shard_failed(ShardId(0));
+    let told = json!({ "transportId": transport, "reason": "shardFailed" });
+    assert_eq!(ada.news(), [("transportClosed", told)]);
+    assert_eq!(lab.commands(1), [format!("Withdraw {from_bob} 0")]);
+    assert_eq!(bob.news(), []);
+
+    lab.transport(&mut ada);
+    lab.consume(&mut ada, &from_bob);
+    lab.join("s", "cid");
+    assert_eq!(lab.commands(0), [""; 0]);
+    let loads = &lab.rooms.loads;
+    assert_eq!((loads[0].peers, loads[0].streams, loads[1].peers), (0, 0, 3));
+
+    lab.rooms.shard_failed(ShardId(1));
+    let mut dan = lab.connect();
+    let join = json!({ "roomId": "r", "peerId": "dan" });
+    assert_eq!(lab.refusal(&mut dan, "joinRoom", join).status, 503);
+    assert_eq!(lab.refusal(&mut ada, "createWebRtcTransport", json!({})).status, 503);
 }
 
 #[test]

@@ -42,10 +42,10 @@ pub fn identities() -> &'static [Arc<dtls::Identity>; 2] {
 }
 
 impl Side {
-    fn new(now: Instant, port: u16, identity: &Arc<dtls::Identity>) -> Self {
+    fn new(port: u16, identity: &Arc<dtls::Identity>) -> Self {
         let credentials = ice::Credentials::random();
         Self {
-            transport: Transport::new(now, credentials.clone(), identity.clone()),
+            transport: Transport::new(credentials.clone(), identity.clone()),
             addr: SocketAddr::from(([192, 0, 2, 1], port)),
             credentials,
             events: Vec::new(),
@@ -96,8 +96,8 @@ impl Pair {
         let [server, client] = identities();
         Self {
             now,
-            passive: Side::new(now, 1, server),
-            active: Side::new(now, 2, client),
+            passive: Side::new(1, server),
+            active: Side::new(2, client),
             loss: 0.0,
             network: StdRng::seed_from_u64(seed),
             flying: VecDeque::new(),
