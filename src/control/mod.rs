@@ -11,11 +11,14 @@
 //! protocol and the hub's messages. Nothing is locked, and no client can make the hub wait.
 
 mod calls;
+mod figures;
 pub mod http;
 pub mod hub;
 pub mod logs;
 pub mod placement;
 pub mod protoo;
+mod quality;
+mod questions;
 pub mod refusal;
 pub mod requests;
 pub mod rest;
@@ -24,6 +27,7 @@ pub mod runtime;
 pub mod secrets;
 pub mod session;
 pub mod socketio;
+mod speakers;
 pub mod specs;
 pub mod streams;
 #[cfg(test)]

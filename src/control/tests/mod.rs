@@ -1,5 +1,6 @@
 //! The control thread with fake shards: what clients are told, and what shards are asked.
 
 mod lab;
+mod quality;
 mod rooms;
 mod streams;

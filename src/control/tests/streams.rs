@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::lab::{FINGERPRINT, Lab, OPUS, VP8, consume_request, fixture, produce_request, text};
 use crate::control::calls::{MAX_FINGERPRINTS, MAX_TRANSPORTS};
-use crate::shard::mailbox::{CloseReason, Command, Event};
+use crate::shard::mailbox::{CloseReason, Command, Event, ShardId};
 
 fn connect(transport: &str, role: &str) -> Value {
     let fingerprints = json!([{ "algorithm": "sha-256", "value": FINGERPRINT }]);
@@ -432,7 +432,10 @@ fn a_dead_transport_is_told_and_takes_its_streams_along() {
     bob.news();
 
     let id = transport.parse().unwrap();
-    lab.rooms.shard_event(Event::TransportClosed { id, reason: CloseReason::ConsentExpired });
+    lab.rooms.shard_event(
+        ShardId(0),
+        Event::TransportClosed { id, reason: CloseReason::ConsentExpired },
+    );
     let told = json!({ "transportId": transport, "reason": "consentExpired" });
     assert_eq!(ada.news(), [("transportClosed", told)]);
     let closed = ("producerClosed", json!({ "producerId": producer, "peerId": "ada" }));
@@ -442,8 +445,9 @@ fn a_dead_transport_is_told_and_takes_its_streams_along() {
     assert_eq!(lab.refusal(&mut ada, "produce", request).status, 404);
 
     // A late word of a transport that is gone changes nothing.
-    lab.rooms.shard_event(Event::TransportClosed { id, reason: CloseReason::DtlsClosed });
-    lab.rooms.shard_event(Event::TransportConnected(id));
+    lab.rooms
+        .shard_event(ShardId(0), Event::TransportClosed { id, reason: CloseReason::DtlsClosed });
+    lab.rooms.shard_event(ShardId(0), Event::TransportConnected(id));
     assert_eq!((ada.news(), bob.news()), (vec![], vec![]));
 }
 
