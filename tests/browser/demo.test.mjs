@@ -235,7 +235,8 @@ test('statistics are shown on demand, on a phone too', { timeout: 60_000 }, asyn
   const shows = (where, plot, expected) => until(`${plot} ${expected}`, async () =>
     expected.test(await where.locator('.plot', { hasText: plot }).locator('b').textContent()));
   await shows(tile, 'Bitrate', /^[1-9][\d.]* [kM]bit\/s$/);
-  await shows(tile, 'Loss, jitter', /^\d+\.\d % · \d+ ms$/);
+  await shows(tile, 'Loss', /^\d+\.\d %$/);
+  await shows(tile, 'Jitter', /^\d+ ms$/);
   await shows(tile, 'Frames/s', /^[1-9]\d*$/);
   await shows(tile, 'Layers', /^S1 T2$/);
   await shows(tile, 'Score', /^9$/);

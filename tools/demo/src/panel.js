@@ -1,4 +1,4 @@
-// The statistics of one tile: five plots, and what the server did lately and why.
+// The statistics of one tile: six plots, and what the server did lately and why.
 
 import { Plot } from './plot.js';
 
@@ -7,7 +7,8 @@ const RECENT = 3;
 /** Made when the tile's statistics are opened, dropped when they are closed. */
 export class Panel {
   #bitrate = new Plot('Bitrate', [100_000]);
-  #loss = new Plot('Loss, jitter', [5, 50]);
+  #loss = new Plot('Loss', [5]);
+  #jitter = new Plot('Jitter', [50]);
   #frames = new Plot('Frames/s', [30]);
   #layers = new Plot('Layers', [2, 2]);
   #score = new Plot('Score', [10]);
@@ -19,14 +20,15 @@ export class Panel {
   constructor() {
     this.element = document.createElement('div');
     this.element.className = 'panel';
-    const plots = [this.#bitrate, this.#loss, this.#frames, this.#layers, this.#score];
+    const plots = [this.#bitrate, this.#frames, this.#loss, this.#jitter, this.#layers, this.#score];
     this.element.append(...plots.map(({ element }) => element), this.#events);
   }
 
   /** Adds one second's figures, named as in figures.js. */
   show({ bitrate, loss, jitter, frames, layers, score, events = [] }) {
     this.#bitrate.add([bitrate], rate(bitrate));
-    this.#loss.add([loss, jitter], `${fixed(loss, 1)} % · ${fixed(jitter, 0)} ms`);
+    this.#loss.add([loss], `${fixed(loss, 1)} %`);
+    this.#jitter.add([jitter], `${fixed(jitter, 0)} ms`);
     this.#frames.add([frames], fixed(frames, 0));
     const { spatialLayer, temporalLayer } = layers ?? {};
     const temporal = temporalLayer === undefined ? '' : ` T${temporalLayer}`;
