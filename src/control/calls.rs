@@ -38,8 +38,9 @@ const CANDIDATE_PRIORITY: u32 = (126 << 24) | (65_535 << 8) | 255;
 impl Rooms {
     /// Carries out one request of a client and queues its response.
     pub fn request(&mut self, session: SessionId, tag: u64, method: &str, data: Value) {
-        let result =
-            Request::parse(method, data).and_then(|request| self.carry_out(session, request));
+        let joins = method == "joinRoom";
+        let parsed = Request::parse(method, data);
+        let result = parsed.and_then(|request| self.carry_out(session, tag, request));
         if let Err(refusal) = &result {
             let peer = self.peer(session).ok();
             debug!(
@@ -52,21 +53,37 @@ impl Rooms {
                 "Request refused"
             );
         }
+        let Some(result) = result.transpose() else { return };
+        let joined = joins && result.is_ok();
         self.answer(session, tag, result);
+        if joined {
+            self.greet_with_speaker(session);
+            self.end_doomed();
+        }
     }
 
-    fn carry_out(&mut self, session: SessionId, request: Request) -> Result<Value, Refusal> {
+    /// `None`: the answer comes later.
+    fn carry_out(
+        &mut self,
+        session: SessionId,
+        tag: u64,
+        request: Request,
+    ) -> Result<Option<Value>, Refusal> {
         match request {
             Request::JoinRoom(join) => {
                 let (room, peer) = (join.room_id.map(|id| id.0), join.peer_id.map(|id| id.0));
-                return self.join(session, room, peer, join.app_data.unwrap_or_default());
+                return self.join(session, room, peer, join.app_data.unwrap_or_default()).map(Some);
             }
-            Request::RouterRtpCapabilities => return to_json(ortc::router_capabilities()),
-            Request::CreateTransport(wish) => return self.create_transport(session, &wish),
+            Request::RouterRtpCapabilities => {
+                return to_json(ortc::router_capabilities()).map(Some);
+            }
+            Request::CreateTransport(wish) => {
+                return self.create_transport(session, &wish).map(Some);
+            }
             Request::ConnectTransport(call) => self.connect_transport(session, call)?,
-            Request::RestartIce(call) => return self.restart_ice(session, &call),
-            Request::Produce(call) => return self.produce(session, *call),
-            Request::Consume(call) => return self.consume(session, &call),
+            Request::RestartIce(call) => return self.restart_ice(session, &call).map(Some),
+            Request::Produce(call) => return self.produce(session, *call).map(Some),
+            Request::Consume(call) => return self.consume(session, &call).map(Some),
             Request::PauseProducer(call) => {
                 let id = self.own_producer(session, call.producer_id)?;
                 self.set_producer_paused(id, true);
@@ -96,12 +113,24 @@ impl Rooms {
                 let shard = self.peer(session)?.shard;
                 self.tell(shard, Command::RequestKeyFrame(id));
             }
+            Request::SetPreferredLayers(call) => self.set_preferred_layers(session, &call)?,
+            Request::SetPriority(call) => self.set_priority(session, &call)?,
+            Request::TransportStats(call) => {
+                return self.transport_stats(session, tag, &call).map(|()| None);
+            }
+            Request::ProducerStats(call) => {
+                return self.producer_stats(session, tag, &call).map(|()| None);
+            }
+            Request::ConsumerStats(call) => {
+                return self.consumer_stats(session, tag, &call).map(|()| None);
+            }
+            Request::SubscribeAudioLevels(call) => self.subscribe_levels(session, &call)?,
             Request::LeaveRoom => {
                 self.peer(session)?;
                 self.leave(session);
             }
         }
-        Ok(json!({}))
+        Ok(Some(json!({})))
     }
 
     fn create_transport(
@@ -224,6 +253,7 @@ impl Rooms {
             app_data: Arc::new(app_data),
             consumers: Vec::new(),
             replicas: Default::default(),
+            wanted: Default::default(),
         };
         self.add_producer(producer);
         Ok(json!({ "id": id }))

@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::error;
 
 use crate::control::refusal::Refusal;
@@ -105,13 +105,14 @@ impl Inbox {
                     Some(message) => handle(&mut rooms, message),
                 },
                 event = events.recv(), if shards_run => match event {
-                    Some(ShardEvent::Told(_, event)) => rooms.shard_event(event),
+                    Some(ShardEvent::Told(shard, event)) => rooms.shard_event(shard, event),
                     Some(ShardEvent::Failed(shard)) => rooms.shard_failed(shard),
                     None => {
                         error!("All shards have ended: no media flows any more");
                         shards_run = false;
                     }
                 },
+                () = until(rooms.next_deadline()) => rooms.expire(Instant::now()),
             }
         }
         let told = rooms.sessions();
@@ -129,6 +130,14 @@ impl Inbox {
                 None => return,
             };
         }
+    }
+}
+
+/// Without a deadline there is nothing to wait for.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

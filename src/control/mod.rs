@@ -12,11 +12,14 @@
 
 mod calls;
 mod failures;
+mod figures;
 pub mod http;
 pub mod hub;
 pub mod logs;
 pub mod placement;
 pub mod protoo;
+mod quality;
+mod questions;
 pub mod refusal;
 pub mod requests;
 pub mod rest;
@@ -25,6 +28,7 @@ pub mod runtime;
 pub mod secrets;
 pub mod session;
 pub mod socketio;
+mod speakers;
 pub mod specs;
 pub mod streams;
 #[cfg(test)]

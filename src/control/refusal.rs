@@ -59,6 +59,7 @@ impl Refusal {
             429 => "TOO_MANY",
             501 => "NOT_SUPPORTED",
             503 => "UNAVAILABLE",
+            504 => "TIMEOUT",
             _ => "INTERNAL_ERROR",
         }
     }

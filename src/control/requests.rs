@@ -3,6 +3,7 @@
 //! A request is parsed whole before anything is looked up, so a malformed one changes nothing.
 
 use std::fmt;
+use std::num::NonZeroU8;
 use std::str::FromStr;
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
@@ -49,23 +50,25 @@ pub enum Request {
     CloseConsumer(OfConsumer),
     /// `requestConsumerKeyFrame`
     RequestKeyFrame(OfConsumer),
+    /// `setConsumerPreferredLayers`
+    SetPreferredLayers(SetPreferredLayers),
+    /// `setConsumerPriority`
+    SetPriority(SetPriority),
+    /// `getTransportStats`
+    TransportStats(OfTransport),
+    /// `getProducerStats`
+    ProducerStats(OfProducer),
+    /// `getConsumerStats`
+    ConsumerStats(OfConsumer),
+    /// `subscribeAudioLevels`
+    SubscribeAudioLevels(SubscribeAudioLevels),
     /// `leaveRoom`
     LeaveRoom,
 }
 
-/// Calls of the protocol that this version does not know to answer yet: 501.
-const NOT_YET: [&str; 6] = [
-    "getConsumerStats",
-    "getProducerStats",
-    "getTransportStats",
-    "setConsumerPreferredLayers",
-    "setConsumerPriority",
-    "subscribeAudioLevels",
-];
-
 impl Request {
     /// `method` with its `data`; 400 names the field that cannot be used, 404 a method that does
-    /// not exist, 501 one that comes later.
+    /// not exist.
     pub fn parse(method: &str, data: Value) -> Result<Self, Refusal> {
         Ok(match method {
             "joinRoom" => Self::JoinRoom(parse(data)?),
@@ -85,10 +88,13 @@ impl Request {
             "resumeConsumer" => Self::ResumeConsumer(parse(data)?),
             "closeConsumer" => Self::CloseConsumer(parse(data)?),
             "requestConsumerKeyFrame" => Self::RequestKeyFrame(parse(data)?),
+            "setConsumerPreferredLayers" => Self::SetPreferredLayers(parse(data)?),
+            "setConsumerPriority" => Self::SetPriority(parse(data)?),
+            "getTransportStats" => Self::TransportStats(parse(data)?),
+            "getProducerStats" => Self::ProducerStats(parse(data)?),
+            "getConsumerStats" => Self::ConsumerStats(parse(data)?),
+            "subscribeAudioLevels" => Self::SubscribeAudioLevels(parse(data)?),
             "leaveRoom" => Self::LeaveRoom,
-            later if NOT_YET.contains(&later) => {
-                return Err(Refusal::new(501, format!("{later} is not supported yet")));
-            }
             _ => return Err(Refusal::no_such("method")),
         })
     }
@@ -266,6 +272,36 @@ pub struct OfProducer {
 pub struct OfConsumer {
     /// Which one.
     pub consumer_id: Named<ConsumerId>,
+}
+
+/// `setConsumerPreferredLayers`. Layers are counted from 0; a number above what there is means the highest.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetPreferredLayers {
+    /// Which consumer.
+    pub consumer_id: Named<ConsumerId>,
+    /// The highest that is of use.
+    pub spatial_layer: u8,
+    /// The highest that is of use; all of them if absent.
+    pub temporal_layer: Option<u8>,
+}
+
+/// `setConsumerPriority`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetPriority {
+    /// Which consumer.
+    pub consumer_id: Named<ConsumerId>,
+    /// 1 (least) to 255.
+    pub priority: NonZeroU8,
+}
+
+/// `subscribeAudioLevels`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SubscribeAudioLevels {
+    /// Milliseconds between two lists, brought into bounds; 0, null or nothing: no more lists.
+    pub interval: Option<u64>,
 }
 
 /// An id that the server gave out, as a client writes it: a string that is no id at all names

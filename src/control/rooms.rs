@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use tracing::{debug, info, warn};
 
 use crate::control::placement::{Load, least_loaded};
+use crate::control::questions::Questions;
 use crate::control::refusal::Refusal;
 use crate::control::requests::{AppData, DtlsFingerprint};
 use crate::control::secrets::Secrets;
 use crate::control::session::{Caller, End, Link, Outgoing, SessionId};
+use crate::control::speakers::Listeners;
 use crate::control::streams::{Consumer, Producer, Transport};
 use crate::id::{ConsumerId, PeerId, ProducerId, RoomId, RoomKey, ShardId, TransportId};
 use crate::shard::mailbox::{Command, Mailbox};
@@ -37,6 +39,9 @@ pub struct Rooms {
     pub(super) producers: HashMap<ProducerId, Producer>,
     pub(super) consumers: HashMap<ConsumerId, Consumer>,
     pub(super) secrets: Secrets,
+    pub(super) questions: Questions,
+    /// The rooms by what the shards call them.
+    pub(super) room_keys: BTreeMap<RoomKey, RoomId>,
     next_room: u64,
     /// Sessions that cannot be written to; ended when the call at hand is done.
     doomed: Vec<SessionId>,
@@ -65,6 +70,9 @@ pub(super) struct Room {
     pub(super) key: RoomKey,
     /// The shard of its first peer: it alone decides who speaks, for as long as the room exists.
     pub(super) home: Option<ShardId>,
+    /// Who speaks, as everyone was told.
+    pub(super) speaker: Option<PeerId>,
+    pub(super) listeners: Listeners,
     created_at: Timestamp,
     /// Rooms made by REST stay when their last peer leaves; those made by a join go with it.
     stays: bool,
@@ -97,6 +105,8 @@ impl Rooms {
             producers: HashMap::new(),
             consumers: HashMap::new(),
             secrets: Secrets::default(),
+            questions: Questions::default(),
+            room_keys: BTreeMap::new(),
             next_room: 0,
             doomed: Vec::new(),
         }
@@ -160,12 +170,12 @@ impl Rooms {
         // Nobody is left to be told of the others' leaving: `roomClosed` says it all.
         let sessions: Vec<SessionId> = std::mem::take(&mut room.peers).into_values().collect();
         self.notify(&sessions, "roomClosed", json!({ "roomId": id }));
+        self.forget_listeners(id);
         let peers: Vec<Peer> = sessions.into_iter().filter_map(|it| self.take_peer(it)).collect();
         for peer in &peers {
             self.remove_streams(peer);
         }
-        self.rooms.remove(id);
-        info!(room = %id, "Room closed");
+        self.remove_room(id);
         self.end_doomed();
         Ok(())
     }
@@ -242,9 +252,9 @@ impl Rooms {
         self.notify(&others, "peerLeft", json!({ "peerId": peer.id }));
         info!(room = %peer.room, peer = %peer.id, "Peer left");
         let empty = |room: &Room| room.peers.is_empty() && !room.stays;
+        self.forget_voice(&peer.room, &peer.id, session);
         if self.rooms.get(&peer.room).is_some_and(empty) {
-            self.rooms.remove(&peer.room);
-            info!(room = %peer.room, "Room closed");
+            self.remove_room(&peer.room);
         }
     }
 
@@ -332,9 +342,18 @@ impl Rooms {
         let key = RoomKey(self.next_room);
         self.next_room += 1;
         let (created_at, peers) = (Timestamp::now(), BTreeMap::new());
-        let room = Room { key, home: None, created_at, stays, peers };
+        let (home, speaker, listeners) = (None, None, Listeners::default());
+        let room = Room { key, home, speaker, listeners, created_at, stays, peers };
+        self.room_keys.insert(key, id.clone());
         self.rooms.insert(id, room);
         Ok(())
+    }
+
+    fn remove_room(&mut self, id: &RoomId) {
+        if let Some(room) = self.rooms.remove(id) {
+            self.room_keys.remove(&room.key);
+            info!(room = %id, "Room closed");
+        }
     }
 
     fn take_peer(&mut self, session: SessionId) -> Option<Peer> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::control::quality::Wanted;
 use crate::control::refusal::Refusal;
 use crate::control::requests::{AppData, Named};
 use crate::control::rooms::{Peer, Rooms};
@@ -45,6 +46,7 @@ pub(super) struct Producer {
     pub(super) consumers: Vec<ConsumerId>,
     /// Other shards with consumers, and how many.
     pub(super) replicas: BTreeMap<ShardId, usize>,
+    pub(super) wanted: Wanted,
 }
 
 /// One producer's track on its way to one peer.
@@ -59,20 +61,21 @@ pub(super) struct Consumer {
 
 impl Rooms {
     /// What a shard has to tell.
-    pub fn shard_event(&mut self, event: Event) {
+    pub fn shard_event(&mut self, shard: ShardId, event: Event) {
         match event {
-            Event::TransportConnected(id) => {
-                let Some(transport) = self.transports.get_mut(&id) else { return };
-                transport.connected = true;
-                let owner = transport.owner;
-                if let Ok(peer) = self.peer(owner) {
-                    tracing::info!(room = %peer.room, peer = %peer.id, transport = %id,
-                        "Peer's transport connected");
-                }
-            }
+            Event::TransportConnected(id) => self.transport_connected(id),
             Event::TransportClosed { id, reason } => self.close_transport(id, reason_name(reason)),
-            _ => {}
+            Event::LayersChanged { id, layers } => self.layers_changed(id, layers),
+            Event::ConsumerScore { id, score, producer_score, producer_scores } => {
+                self.consumer_scored(id, score, producer_score, &producer_scores);
+            }
+            Event::ProducerScore { id, scores } => self.producer_scored(id, &scores),
+            Event::LayersWanted { id, spatial } => self.layers_wanted(shard, id, spatial),
+            Event::ActiveSpeaker { room, producer } => self.speaker_changed(room, producer),
+            Event::Levels { room, levels } => self.levels(room, &levels),
+            Event::Stats { token, report } => self.stats_came(token, report.as_deref()),
         }
+        self.end_doomed();
     }
 
     /// A peer's own transport; 404 if there is none, 403 if it is another's.
@@ -215,13 +218,16 @@ impl Rooms {
         let Some(producer) = self.producers.get_mut(&consumer.producer) else { return };
         producer.consumers.retain(|other| *other != id);
         let (lent, home) = (producer.spec.id, producer.shard);
-        let Some(users) = producer.replicas.get_mut(&consumer.shard) else { return };
-        *users -= 1;
-        if *users == 0 {
-            producer.replicas.remove(&consumer.shard);
-            self.tell(home, Command::Withdraw { producer: lent, from: consumer.shard });
-            self.tell(consumer.shard, Command::RemoveProducer(lent));
+        if let Some(users) = producer.replicas.get_mut(&consumer.shard) {
+            *users -= 1;
+            if *users == 0 {
+                producer.replicas.remove(&consumer.shard);
+                producer.wanted.forget(consumer.shard);
+                self.tell(home, Command::Withdraw { producer: lent, from: consumer.shard });
+                self.tell(consumer.shard, Command::RemoveProducer(lent));
+            }
         }
+        self.tell_wanted(lent);
     }
 
     /// Removes all that a peer, gone already, sent and received.
@@ -258,6 +264,16 @@ impl Rooms {
         }
     }
 
+    fn transport_connected(&mut self, id: TransportId) {
+        let Some(transport) = self.transports.get_mut(&id) else { return };
+        transport.connected = true;
+        let owner = transport.owner;
+        if let Ok(peer) = self.peer(owner) {
+            tracing::info!(room = %peer.room, peer = %peer.id, transport = %id,
+                "Peer's transport connected");
+        }
+    }
+
     /// Lets go of a path that has ended, for a `reason` as clients are told, and of all that was on it.
     pub(super) fn close_transport(&mut self, id: TransportId, reason: &'static str) {
         let Some(transport) = self.forget_transport(id) else { return };
@@ -279,7 +295,6 @@ impl Rooms {
         }
         let data = json!({ "transportId": id, "reason": reason });
         self.notify(&[owner], "transportClosed", data);
-        self.end_doomed();
     }
 
     fn forget_transport(&mut self, id: TransportId) -> Option<Transport> {
@@ -309,7 +324,7 @@ impl Rooms {
 
 impl Producer {
     /// Every shard that has it: home first, then those with replicas.
-    fn shards(&self) -> Vec<ShardId> {
+    pub(super) fn shards(&self) -> Vec<ShardId> {
         [self.shard].into_iter().chain(self.replicas.keys().copied()).collect()
     }
 }

@@ -89,7 +89,7 @@ pub(super) fn from_mime_type(mime_type: &str) -> Option<Codec> {
 }
 
 /// The usual spelling of the codec's MIME type.
-pub(super) fn mime_type_of(codec: Codec) -> &'static str {
+pub fn mime_type_of(codec: Codec) -> &'static str {
     match codec {
         Codec::Av1 => "video/AV1",
         Codec::H264 => "video/H264",

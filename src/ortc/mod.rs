@@ -19,6 +19,7 @@ mod scalability;
 mod tests;
 mod types;
 
+pub use codec::mime_type_of;
 #[cfg(feature = "fuzzing")]
 pub use fuzz::fuzz;
 pub use types::*;

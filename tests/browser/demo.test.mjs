@@ -153,6 +153,122 @@ test('a broken signaling connection is mended, and the call goes on', { timeout:
   assert.equal((await server.roomTruth('mended')).peers.length, 2);
 });
 
+// What the server says about speakers, layers and statistics is said by the test here: it looks at what the
+// page makes of it.
+test('the page shows who speaks', { timeout: 60_000 }, async (t) => {
+  const context = await browser.newContext({ permissions: ['camera', 'microphone'] });
+  t.after(() => context.close());
+  const puppet = await ventriloquist(context);
+  const ada = await openTab(context, server, { room: 'speaking', peer: 'ada', join: '1', video: '0' });
+  await ada.page.waitForFunction(() => globalThis.shardcast.call?.state === 'joined');
+  const speaking = ada.page.locator('.tile.speaking');
+
+  puppet.notify('newPeer', { peerId: 'bob', appData: { displayName: 'Bob' } });
+  puppet.notify('activeSpeakerChanged', { activeSpeakerId: 'bob' });
+  await speaking.filter({ hasText: 'Bob' }).waitFor();
+  puppet.notify('activeSpeakerChanged', { activeSpeakerId: 'ada' });
+  await speaking.filter({ hasText: 'ada (you)' }).waitFor();
+  assert.equal(await speaking.count(), 1, 'one at a time');
+  puppet.notify('activeSpeakerChanged', { activeSpeakerId: null });
+  await speaking.waitFor({ state: 'detached' });
+  assert.deepEqual(ada.errors, []);
+});
+
+test('layers that nobody wants are stopped at the sender, and come back', { timeout: 60_000 }, async (t) => {
+  const context = await browser.newContext({ permissions: ['camera', 'microphone'] });
+  t.after(() => context.close());
+  const puppet = await ventriloquist(context);
+  const ada = await openTab(context, server, { room: 'layers', join: '1', audio: '0' });
+  await ada.page.waitForFunction(() => globalThis.shardcast.producers.has('camera'));
+  const look = () => ada.page.evaluate(async () => {
+    const { id, rtpSender } = globalThis.shardcast.producers.get('camera');
+    const reports = [...(await rtpSender.getStats()).values()];
+    const frames = reports.filter(({ type }) => type === 'outbound-rtp').map(({ framesSent }) => framesSent ?? 0);
+    const active = rtpSender.getParameters().encodings.map((encoding) => encoding.active);
+    return { id, active, frames: frames.reduce((sum, sent) => sum + sent, 0) };
+  });
+  const { id: producerId } = await look();
+  const becomes = (spatialLayer, expected) => {
+    puppet.notify('producerLayersWanted', { producerId, spatialLayer });
+    return until(`up to ${spatialLayer}`, async () => JSON.stringify((await look()).active) === JSON.stringify(expected));
+  };
+
+  await becomes(0, [true, false, false]);
+  await becomes(null, [false, false, false]);
+  // In quick succession: the last one counts.
+  puppet.notify('producerLayersWanted', { producerId, spatialLayer: 2 });
+  puppet.notify('producerLayersWanted', { producerId, spatialLayer: 0 });
+  await becomes(1, [true, true, false]);
+  const { frames } = await look();
+  await until('it sends again', async () => (await look()).frames > frames + 5);
+  assert.deepEqual(ada.errors, []);
+});
+
+test('statistics are shown on demand, on a phone too', { timeout: 60_000 }, async (t) => {
+  const context = await browser.newContext({
+    permissions: ['camera', 'microphone'],
+    viewport: { width: 360, height: 740 },
+    deviceScaleFactor: 2,
+    isMobile: true,
+    hasTouch: true,
+  });
+  t.after(() => context.close());
+  const small = { room: 'figures', join: '1', width: '320', height: '240' };
+  const ada = await openTab(context, server, { ...small, name: 'Ada' });
+  const puppet = await ventriloquist(context);
+  const timestamp = 1_000_000;
+  puppet.answers.getConsumerStats = [{
+    type: 'outbound-rtp',
+    timestamp,
+    score: 9,
+    currentLayers: { spatialLayer: 1, temporalLayer: 2 },
+    events: [{ timestamp: timestamp - 4000, what: 'layersDown', why: 'bandwidthShort' }],
+  }];
+  puppet.answers.getProducerStats = [{ type: 'inbound-rtp', bitrate: 300_000, score: 10 }];
+  const bob = await openTab(context, server, { ...small, name: 'Bob' });
+  await seesAndHears(bob, 'Ada');
+  assert.equal(await bob.page.locator('.panel').count(), 0, 'only on demand');
+
+  const tile = bob.page.locator('.tile:not(.own)', { hasText: 'Ada' });
+  const own = bob.page.locator('.tile.own');
+  for (const shown of [tile, own]) await shown.getByRole('button', { name: 'Statistics' }).tap();
+  const shows = (where, plot, expected) => until(`${plot} ${expected}`, async () =>
+    expected.test(await where.locator('.plot', { hasText: plot }).locator('b').textContent()));
+  await shows(tile, 'Bitrate', /^[1-9][\d.]* [kM]bit\/s$/);
+  await shows(tile, 'Loss', /^\d+\.\d %$/);
+  await shows(tile, 'Jitter', /^\d+ ms$/);
+  await shows(tile, 'Frames/s', /^[1-9]\d*$/);
+  await shows(tile, 'Layers', /^S1 T2$/);
+  await shows(tile, 'Score', /^9$/);
+  await tile.getByText('4 s ago: layers down (bandwidth short)').waitFor();
+  await shows(own, 'Bitrate', /^[1-9][\d.]* [kM]bit\/s$/);
+  await shows(own, 'Score', /^10$/);
+  assert.ok(await bob.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'it fits');
+  await bob.page.screenshot({ path: `${pictures}phone-statistics.png`, fullPage: true });
+
+  await tile.getByRole('button', { name: 'Statistics' }).tap();
+  assert.equal(await bob.page.locator('.panel').count(), 1);
+  for (const { errors } of [ada, bob]) assert.deepEqual(errors, []);
+});
+
+// Speaks for the server in the pages that open next: `notify` says something, and the requests named in
+// `answers` are answered from there.
+async function ventriloquist(context) {
+  const puppet = { answers: {}, notify: null };
+  await context.routeWebSocket(/\/ws\?/, (page) => {
+    const upstream = page.connectToServer();
+    page.onMessage((text) => {
+      const { id, method } = JSON.parse(text);
+      const data = puppet.answers[method];
+      if (data) page.send(JSON.stringify({ response: true, id, ok: true, data }));
+      else upstream.send(text);
+    });
+    upstream.onMessage((text) => page.send(text));
+    puppet.notify = (method, data) => page.send(JSON.stringify({ notification: true, method, data }));
+  });
+  return puppet;
+}
+
 // Keeps the answer to `getRouterRtpCapabilities` from the pages that open next, until `release` is called.
 async function holdCapabilities(context) {
   const held = { release: null, notified: [] };
@@ -184,6 +300,4 @@ async function seesAndHears(tab, other) {
     const old = before.find(({ id }) => id === line.id);
     return old && hasGrown(line, old);
   }));
-  // The made-up microphone beeps once a second, which the tile marks as speaking.
-  await tab.page.locator('.tile.speaking:not(.own)', { hasText: other }).waitFor();
 }

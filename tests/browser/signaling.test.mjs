@@ -37,6 +37,7 @@ for (const [library, connect] of Object.entries(libraries)) {
       const consumed = await consume(bob, produced, transports.recv);
       assert.deepEqual(await server.roomTruth(room), { peers: ['ada', 'bob'], producers: 2, consumers: 2 });
       await pauseAndResume(ada, bob, produced, consumed);
+      await wish(bob, consumed);
       await restartIce(ada, transports.send);
       await close(ada, bob, produced, consumed);
       await leave(ada, bob, room);
@@ -68,6 +69,12 @@ for (const [library, connect] of Object.entries(libraries)) {
       await refused(ada.request('pauseConsumer', { consumerId: consumer.id }), 403);
       await refused(bob.request('closeProducer', { producerId }), 403);
       await refused(bob.request('noSuchMethod', {}), 404);
+      await refused(bob.request('setConsumerPriority', { consumerId: consumer.id, priority: 0 }), 400);
+      await refused(bob.request('setConsumerPreferredLayers', { consumerId: consumer.id }), 400);
+      await refused(ada.request('setConsumerPriority', { consumerId: consumer.id, priority: 1 }), 403);
+      await refused(bob.request('getProducerStats', { producerId }), 403);
+      await refused(bob.request('getTransportStats', { transportId: 'nothing' }), 404);
+      await refused(bob.request('subscribeAudioLevels', { interval: -5 }), 400);
 
       // Nobody was thrown out by all that.
       assert.deepEqual(await server.roomTruth(room), { peers: ['ada', 'bob'], producers: 1, consumers: 1 });
@@ -194,6 +201,16 @@ async function pauseAndResume(ada, bob, produced, consumed) {
   for (const method of ['resumeConsumer', 'requestConsumerKeyFrame', 'pauseConsumer']) {
     assert.deepEqual(await bob.request(method, consumer), {}, method);
   }
+}
+
+async function wish(bob, { camera }) {
+  const consumerId = camera.id;
+  const layers = { consumerId, spatialLayer: 1, temporalLayer: 0 };
+  assert.deepEqual(await bob.request('setConsumerPreferredLayers', layers), {});
+  assert.deepEqual(await bob.request('setConsumerPreferredLayers', { consumerId, spatialLayer: 2 }), {});
+  assert.deepEqual(await bob.request('setConsumerPriority', { consumerId, priority: 255 }), {});
+  assert.deepEqual(await bob.request('subscribeAudioLevels', { interval: 1000 }), {});
+  assert.deepEqual(await bob.request('subscribeAudioLevels', {}), {});
 }
 
 async function restartIce(ada, { id: transportId, iceParameters: old }) {

@@ -90,6 +90,10 @@ async fn two_peers_on_two_shards_walk_through_a_call() {
         assert_eq!(bob.ask(method, paused.clone()).await, Ok(json!({})), "{method}");
         assert_eq!(ada.ask(method, paused.clone()).await, Err(403), "{method}");
     }
+    let priority = json!({ "consumerId": consumer["id"], "priority": 200 });
+    assert_eq!(bob.ask("setConsumerPriority", priority.clone()).await, Ok(json!({})));
+    assert_eq!(ada.ask("setConsumerPriority", priority).await, Err(403));
+    assert_eq!(ada.ask("getConsumerStats", paused.clone()).await, Err(403));
 
     // Closing the WebSocket leaves the room.
     ada.socket.close(None).await.unwrap();
@@ -119,7 +123,14 @@ async fn errors_carry_their_codes_and_the_connection_stays() {
     assert_eq!(peer.ask("joinRoom", join).await, Ok(json!({ "peers": [] })));
     assert_eq!(peer.ask("pauseProducer", json!({ "producerId": "nope" })).await, Err(404));
     assert_eq!(peer.ask("fly", json!({})).await, Err(404));
-    assert_eq!(peer.ask("getConsumerStats", json!({ "consumerId": "x" })).await, Err(501));
+    assert_eq!(peer.ask("getConsumerStats", json!({ "consumerId": "x" })).await, Err(404));
+    assert_eq!(peer.ask("getTransportStats", json!({})).await, Err(400));
+    let priority = json!({ "consumerId": "x", "priority": 0 });
+    assert_eq!(peer.ask("setConsumerPriority", priority).await, Err(400));
+    let layers = json!({ "consumerId": "x", "spatialLayer": 1, "temporalLayer": 2 });
+    assert_eq!(peer.ask("setConsumerPreferredLayers", layers).await, Err(404));
+    assert_eq!(peer.ask("subscribeAudioLevels", json!({ "interval": "soon" })).await, Err(400));
+    assert_eq!(peer.ask("subscribeAudioLevels", json!({ "interval": 0 })).await, Ok(json!({})));
     assert_eq!(peer.ask("leaveRoom", Value::Null).await, Ok(json!({})));
 }
 

@@ -8,7 +8,7 @@ use crate::control::refusal::Refusal;
 use crate::control::requests::DtlsFingerprint;
 use crate::control::rooms::{Announced, Rooms};
 use crate::control::session::{self, Caller, Line, Outgoing, SessionId};
-use crate::shard::mailbox::{Command, ConsumerSpec, Mailbox, ShardId, dtls};
+use crate::shard::mailbox::{Command, ConsumerSpec, Event, Mailbox, ShardId, StatsReport, dtls};
 
 pub const OPUS: &str = include_str!(
     "../../../tests/fixtures/browsers/chromium156-msc3.24.1-produce-opus-default.json"
@@ -76,6 +76,27 @@ impl Lab {
         }
     }
 
+    /// Sends a request without waiting for its answer, and gives its tag.
+    pub fn send(&mut self, client: &mut Client, method: &str, data: Value) -> u64 {
+        client.requests += 1;
+        self.rooms.request(client.id, client.requests, method, data);
+        client.requests
+    }
+
+    /// A shard answers a stats call.
+    pub fn answer(&mut self, shard: ShardId, token: u64, report: Option<StatsReport>) {
+        self.rooms.shard_event(shard, Event::Stats { token, report: report.map(Box::new) });
+    }
+
+    /// The tokens of the stats calls that came to a shard since the last time.
+    pub fn tokens(&mut self, shard: usize) -> Vec<u64> {
+        let token = |command| match command {
+            Command::Stats { token, .. } => Some(token),
+            _ => None,
+        };
+        self.shards[shard].try_iter().filter_map(token).collect()
+    }
+
     /// The status with which a request is refused.
     pub fn refusal(&mut self, client: &mut Client, method: &str, data: Value) -> Refusal {
         self.ask(client, method, data.clone()).expect_err(&format!("{method} {data} was accepted"))
@@ -112,6 +133,20 @@ impl Lab {
 }
 
 impl Client {
+    /// The responses since the last time, by tag.
+    pub fn responses(&mut self) -> Vec<(u64, Result<Value, Refusal>)> {
+        let mut responses = Vec::new();
+        while let Ok(outgoing) = self.line.outgoing.try_recv() {
+            match outgoing {
+                Outgoing::Notification { method, data } => {
+                    self.news.push((method, (*data).clone()))
+                }
+                Outgoing::Response { tag, result } => responses.push((tag, result)),
+            }
+        }
+        responses
+    }
+
     /// What the client was told since the last time.
     pub fn news(&mut self) -> Vec<(&'static str, Value)> {
         while let Ok(outgoing) = self.line.outgoing.try_recv() {

@@ -2,5 +2,6 @@
 
 mod http;
 mod lab;
+mod quality;
 mod rooms;
 mod streams;

@@ -448,7 +448,10 @@ fn a_dead_transport_is_told_and_takes_its_streams_along() {
     bob.news();
 
     let id = transport.parse().unwrap();
-    lab.rooms.shard_event(Event::TransportClosed { id, reason: CloseReason::ConsentExpired });
+    lab.rooms.shard_event(
+        ShardId(0),
+        Event::TransportClosed { id, reason: CloseReason::ConsentExpired },
+    );
     let told = json!({ "transportId": transport, "reason": "consentExpired" });
     assert_eq!(ada.news(), [("transportClosed", told)]);
     let closed = ("producerClosed", json!({ "producerId": producer, "peerId": "ada" }));
@@ -458,8 +461,9 @@ fn a_dead_transport_is_told_and_takes_its_streams_along() {
     assert_eq!(lab.refusal(&mut ada, "produce", request).status, 404);
 
     // A late word of a transport that is gone changes nothing.
-    lab.rooms.shard_event(Event::TransportClosed { id, reason: CloseReason::DtlsClosed });
-    lab.rooms.shard_event(Event::TransportConnected(id));
+    lab.rooms
+        .shard_event(ShardId(0), Event::TransportClosed { id, reason: CloseReason::DtlsClosed });
+    lab.rooms.shard_event(ShardId(0), Event::TransportConnected(id));
     assert_eq!((ada.news(), bob.news()), (vec![], vec![]));
 }
 

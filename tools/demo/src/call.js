@@ -5,11 +5,13 @@
 //   peerJoined {peerId, name}          peerLeft {peerId}
 //   trackStarted {peerId, source, track}   trackEnded {peerId, source, track}
 //   trackPaused {peerId, source, kind, paused}
+//   speaker {peerId}                   who speaks; null: nobody
 //   problem {text}                     something to tell the user; the call goes on
 
 import { Peer, WebSocketTransport } from 'protoo-client';
 import { Device } from 'mediasoup-client';
 import { encodingsFor } from './capture.js';
+import { applyLayersWanted } from './layers.js';
 import { Receiving } from './receiving.js';
 
 // A connection that broke is found dead by the server only at its next missed ping (10 s apart).
@@ -29,6 +31,8 @@ export class Call extends EventTarget {
   #sendTransport = null;
   // What we want to send, by source ('mic', 'camera', 'screen'): it outlives connections and transports.
   #sources = new Map();
+  // What the server wants of our producers, by id: it may say so before the browser has made them.
+  #wanted = new Map();
   #receiving = null;
   // All sending starts and stops one after the other, so that a rebuild never meets a half-made producer.
   #sendQueue = Promise.resolve();
@@ -84,6 +88,7 @@ export class Call extends EventTarget {
   async unpublish(source) {
     const entry = this.#sources.get(source);
     this.#sources.delete(source);
+    this.#wanted.delete(entry?.producer?.id);
     if (entry?.producer && !entry.producer.closed) {
       entry.producer.close();
       await this.request('closeProducer', { producerId: entry.producer.id }).catch(() => {});
@@ -154,6 +159,11 @@ export class Call extends EventTarget {
         return this.#end('the room was closed');
       case 'draining':
         return this.#problem('The server is about to stop; the call will break off.');
+      case 'activeSpeakerChanged':
+        return this.emit('speaker', { peerId: data.activeSpeakerId });
+      case 'producerLayersWanted':
+        this.#wanted.set(data.producerId, data.spatialLayer);
+        return this.#sendWanted();
       case 'transportClosed':
         if (data.transportId === this.#sendTransport?.id) return this.#rebuildSending();
         return this.#receiving?.notified(method, data);
@@ -239,7 +249,17 @@ export class Call extends EventTarget {
     producer.on('transportclose', () => {
       if (entry.producer === producer) entry.producer = null;
     });
+    this.#sendWanted();
     return entry.paused ? this.setPaused(source, true) : undefined;
+  }
+
+  #sendWanted() {
+    for (const { producer } of this.#sources.values()) {
+      if (!producer?.rtpSender || producer.closed || !this.#wanted.has(producer.id)) continue;
+      // A sender that ends meanwhile has nothing left to stop.
+      applyLayersWanted(producer.rtpSender, this.#wanted.get(producer.id))
+        .catch((error) => { if (!producer.closed) this.#problem(error); });
+    }
   }
 
   #videoCodec() {
@@ -267,8 +287,10 @@ export class Call extends EventTarget {
     this.#lost.reject(new Error('the connection to the server was lost'));
     this.#lost = lostSignal();
     this.#closeSending();
+    this.#wanted.clear();
     this.#receiving?.close();
     this.#receiving = null;
+    this.emit('speaker', { peerId: null });
   }
 
   #end(text) {

@@ -2,7 +2,7 @@
 
 import { Call } from './call.js';
 import { openCamera, openMicrophone, openScreen } from './capture.js';
-import { Levels } from './levels.js';
+import { sample } from './figures.js';
 import { options, signalingUrl } from './options.js';
 import { receivedStats } from './stats.js';
 import { Tiles } from './tiles.js';
@@ -10,7 +10,9 @@ import { Tiles } from './tiles.js';
 const $ = (id) => document.getElementById(id);
 const openers = { mic: openMicrophone, camera: () => openCamera(options), screen: openScreen };
 const tiles = new Tiles($('tiles'), () => { $('unblock').hidden = false; });
-const levels = new Levels((peerId, speaking) => tiles.setSpeaking(peerId, speaking));
+
+// Milliseconds between two looks at the tiles whose statistics are open.
+const INSPECT_EVERY = 1000;
 
 let call = null;
 // The open devices, by source. They belong to the page, so that a reconnect need not ask again.
@@ -31,10 +33,10 @@ $('unblock').addEventListener('click', () => {
   $('unblock').hidden = true;
   tiles.playAll();
 });
-// A click anywhere is what browsers want before a page may use audio.
-document.addEventListener('click', () => levels.wake());
 // Closing the tab should free the place at once, not after a missed ping.
 addEventListener('pagehide', () => call?.leave());
+
+setInterval(inspect, INSPECT_EVERY);
 
 if (options.joinAtOnce) join();
 
@@ -76,14 +78,13 @@ function listenTo(call) {
     const screen = source === 'screen';
     if (screen) tiles.add(peerId, nameOf(peerId), { screen });
     tiles.attach(peerId, screen, track);
-    if (track.kind === 'audio') levels.watch(peerId, track);
   });
   on('trackEnded', ({ peerId, source, track }) => {
     const screen = source === 'screen';
-    if (track.kind === 'audio') levels.unwatch(peerId);
     if (screen) tiles.remove(peerId, true);
     else tiles.detach(peerId, false, track);
   });
+  on('speaker', ({ peerId }) => tiles.setSpeaker(peerId));
   on('trackPaused', ({ peerId, source, kind, paused }) => {
     tiles.setPaused(peerId, source === 'screen', kind, paused);
   });
@@ -139,11 +140,9 @@ function showOwn(source, track) {
   const screen = source === 'screen';
   if (screen) tiles.add(call.peerId, call.name, { own: true, screen });
   tiles.attach(call.peerId, screen, track);
-  if (source === 'mic') levels.watch(call.peerId, track);
 }
 
 function hideOwn(source, track) {
-  if (source === 'mic') levels.unwatch(call.peerId);
   if (source === 'screen') tiles.remove(call.peerId, true);
   else tiles.detach(call.peerId, false, track);
 }
@@ -160,12 +159,27 @@ function explain(source, error) {
 function backToLobby() {
   for (const track of tracks.values()) track.stop();
   tracks.clear();
-  levels.clear();
   tiles.clear();
   for (const source of ['mic', 'camera', 'screen']) $(source).setAttribute('aria-pressed', 'false');
   $('controls').hidden = true;
   $('unblock').hidden = true;
   $('lobby').hidden = false;
+}
+
+// One look at a time for each tile: the server may take its time to answer.
+function inspect() {
+  for (const tile of call ? tiles.inspected : []) {
+    const { panel } = tile;
+    if (panel.busy) continue;
+    panel.busy = true;
+    sample(call, tile, panel.totals).then(({ figures, totals }) => {
+      panel.totals = totals;
+      panel.show(figures);
+    }, () => {
+      // The track ended while it was looked at; the next look finds another or none.
+      panel.totals = null;
+    }).finally(() => { panel.busy = false; });
+  }
 }
 
 function showProblem(problem) {

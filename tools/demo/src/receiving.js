@@ -10,7 +10,7 @@ export class Receiving {
   #transport = null;
   // peerId -> {name, producers: Map producerId -> {source, paused}}
   #peers = new Map();
-  // consumerId -> {consumer, peerId, source}
+  // consumerId -> {consumer, peerId, source, layers?, score?}
   #consumers = new Map();
   // Consumers that the server closed before the browser had made them.
   #closedEarly = new Set();
@@ -57,7 +57,8 @@ export class Receiving {
       case 'producerPaused': return this.#setPaused(data.producerId, true);
       case 'producerResumed': return this.#setPaused(data.producerId, false);
       case 'transportClosed': return this.#rebuild(data.transportId);
-      // Scores, layers and the server's view of the speaker: nothing on this page shows them.
+      case 'consumerLayersChanged': return this.#layersChanged(data);
+      case 'consumerScore': return this.#note(data.consumerId, { score: data.score.score });
       default: return undefined;
     }
   }
@@ -148,6 +149,17 @@ export class Receiving {
     for (const entry of this.#consumers.values()) {
       if (entry.consumer.producerId === producerId) this.#tellPaused(entry, paused);
     }
+  }
+
+  #layersChanged({ consumerId, spatialLayer, temporalLayer }) {
+    const layers = spatialLayer === null ? undefined : { spatialLayer, temporalLayer };
+    this.#note(consumerId, { layers });
+  }
+
+  // For whoever looks at a tile's statistics.
+  #note(consumerId, news) {
+    const entry = this.#consumers.get(consumerId);
+    if (entry) Object.assign(entry, news);
   }
 
   #tellPaused({ consumer, peerId, source }, paused) {

@@ -1,10 +1,13 @@
 // One tile per participant, and one more for each shared screen.
 
+import { Panel } from './panel.js';
+
 /** The tiles on the page. A tile is named by the peer and by what it shows. */
 export class Tiles {
   #root;
   #tiles = new Map();
   #blocked;
+  #speaker = null;
 
   /** `blocked()` is called when the browser refuses to play sound without a click. */
   constructor(root, blocked) {
@@ -21,6 +24,7 @@ export class Tiles {
     figure.className = 'tile dark';
     figure.classList.toggle('own', own);
     figure.classList.toggle('screen', screen);
+    figure.classList.toggle('speaking', !screen && peerId === this.#speaker);
     figure.dataset.peer = peerId;
 
     const video = document.createElement('video');
@@ -34,9 +38,19 @@ export class Tiles {
     const who = own ? `${name} (you)` : name;
     caption.textContent = screen ? `${who}: screen` : who;
 
-    figure.append(video, caption);
+    const picture = document.createElement('div');
+    picture.className = 'picture';
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.className = 'statistics';
+    button.textContent = 'Statistics';
+    button.setAttribute('aria-pressed', 'false');
+
+    picture.append(video, caption, button);
+    figure.append(picture);
     this.#root.append(figure);
-    const tile = { figure, video };
+    const tile = { peerId, screen, own, figure, video, button, panel: null };
+    button.addEventListener('click', () => toggleStatistics(tile));
     this.#tiles.set(key, tile);
     return tile;
   }
@@ -80,8 +94,17 @@ export class Tiles {
     tile?.figure.classList.toggle(kind === 'audio' ? 'silent' : 'dark', paused);
   }
 
-  setSpeaking(peerId, speaking) {
-    this.#tiles.get(keyOf(peerId, false))?.figure.classList.toggle('speaking', speaking);
+  /** Marks who speaks; null: nobody. */
+  setSpeaker(peerId) {
+    this.#speaker = peerId;
+    for (const tile of this.#tiles.values()) {
+      tile.figure.classList.toggle('speaking', !tile.screen && tile.peerId === peerId);
+    }
+  }
+
+  /** The tiles whose statistics are open, each with its panel. */
+  get inspected() {
+    return [...this.#tiles.values()].filter(({ panel }) => panel);
   }
 
   /** Tries again to play everything, from inside a click. */
@@ -95,6 +118,17 @@ export class Tiles {
       if (error.name === 'NotAllowedError') this.#blocked();
     });
   }
+}
+
+function toggleStatistics(tile) {
+  if (tile.panel) {
+    tile.panel.element.remove();
+    tile.panel = null;
+  } else {
+    tile.panel = new Panel();
+    tile.figure.append(tile.panel.element);
+  }
+  tile.button.setAttribute('aria-pressed', String(tile.panel !== null));
 }
 
 function keyOf(peerId, screen) {
