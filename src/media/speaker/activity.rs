@@ -2,12 +2,19 @@
 
 use crate::media::speaker::{SILENT, SUMMARY_SLOTS, Summary};
 
-/// Slots of the last 600 ms in which a challenger must have been heard: 300 ms of sound. A cough is
-/// shorter, and so is noise by the time it is found out.
-pub const EVIDENCE: u8 = 15;
+/// Slots of the last 600 ms in which a challenger must have been heard: more than a cough and its echo,
+/// and noise has been found out before.
+pub const EVIDENCE_SLOTS: u8 = 17;
 
-/// Blocks in which [`EVIDENCE`] is counted.
-const EVIDENCE_BLOCKS: usize = 6;
+/// Spread over this many blocks of 100 ms, which is longer than a cough too, fewer slots do:
+/// [`SPREAD_EVIDENCE_SLOTS`].
+pub const EVIDENCE_BLOCKS: usize = 5;
+
+/// More than the clicks of somebody who types.
+pub const SPREAD_EVIDENCE_SLOTS: u8 = 12;
+
+/// Blocks that are looked at for evidence: a pause between words is allowed.
+const RECENT_BLOCKS: usize = 6;
 
 /// The paper's sub-bands of loudness (N1), and their width in dB.
 const N1: usize = 13;
@@ -17,7 +24,8 @@ const SUB_BAND: u8 = 10;
 const N2: usize = SUMMARY_SLOTS;
 const N3: usize = 10;
 
-/// By how much (natural logarithm) a challenger's scores must exceed the dominant speaker's.
+/// By how much (natural logarithm) a challenger's scores must exceed the dominant speaker's; over the
+/// long span to be equal is enough, so that a turn is seen before the last one has left the window.
 const C1: f64 = 3.0;
 const C2: f64 = 2.0;
 const C3: f64 = 0.0;
@@ -32,6 +40,9 @@ const LOWEST_SCORE: f64 = 1e-10;
 
 /// A slot is active from -60 dBov on; quieter sound is no speech even where there is no noise.
 const ACTIVE_LEVEL: u8 = 60;
+
+/// Neither is a slot that is so much quieter than the loudest of the last second: it is the echo.
+const ECHO: u8 = 28;
 
 /// A block is active if so many of its slots are.
 const ACTIVE_SLOTS: u8 = 3;
@@ -64,8 +75,11 @@ impl Activity {
             self.blocks = [Block::default(); N3];
         }
         let loudest = summary.levels.into_iter().min().unwrap_or(SILENT).min(SILENT);
-        let active = summary.levels.iter().filter(|&&level| level <= ACTIVE_LEVEL).count() as u8;
-        self.push_block(Block { volume: SILENT - loudest, active });
+        self.push_block(Block { volume: SILENT - loudest, active: 0 });
+        let loudest = self.blocks.iter().map(|block| block.volume).max().unwrap_or(0);
+        let quietest = (SILENT - loudest + ECHO).min(ACTIVE_LEVEL);
+        let active = summary.levels.iter().filter(|&&level| level <= quietest).count();
+        self.blocks[0].active = active as u8;
     }
 
     /// `count` blocks without a summary.
@@ -87,14 +101,23 @@ impl Activity {
 
     /// Whether there has been enough sound for speech.
     pub(super) fn has_evidence(&self) -> bool {
-        self.blocks[..EVIDENCE_BLOCKS].iter().map(|block| block.active).sum::<u8>() >= EVIDENCE
+        let recent = self.blocks[..RECENT_BLOCKS].iter().map(|block| block.active);
+        let blocks = recent.clone().filter(|&active| active > 0).count();
+        let slots: u8 = recent.sum();
+        slots >= EVIDENCE_SLOTS || (blocks >= EVIDENCE_BLOCKS && slots >= SPREAD_EVIDENCE_SLOTS)
+    }
+
+    /// The livelier of the two newest blocks: nobody loses the floor to the pause between two words.
+    fn liveliest(&self) -> Block {
+        let [newest, before, ..] = self.blocks;
+        if before.active > newest.active { before } else { newest }
     }
 
     /// Active blocks of the last second, the newer half weighing three times as much: 0 to N3.
     pub(super) fn long(&self) -> usize {
         let (newer, older) = self.blocks.split_at(N3 / 2);
-        let count = |half: &[Block]| half.iter().filter(|b| b.active >= ACTIVE_SLOTS).count();
-        (3 * count(newer) + count(older)) / 2
+        let count = |half: &[Block]| half.iter().map(|b| usize::from(b.active)).sum::<usize>();
+        (7 * count(newer) + count(older)) / (4 * N2)
     }
 
     fn push_block(&mut self, block: Block) {
@@ -114,11 +137,13 @@ impl Scores {
 
     /// Whether `challenger` beats `dominant` over all three spans.
     pub(super) fn beats(&self, challenger: &Activity, dominant: &Activity) -> bool {
-        let compare = |score: &dyn Fn(&Activity) -> f64| score(challenger) - score(dominant);
-        let immediate = |a: &Activity| self.immediate[usize::from(a.volume() / SUB_BAND)];
-        let medium = |a: &Activity| self.medium[usize::from(a.blocks[0].active)];
-        let long = |a: &Activity| self.long[a.long()];
-        compare(&immediate) > C1 && compare(&medium) > C2 && compare(&long) > C3
+        let (lively, quiet) = (challenger.liveliest(), dominant.blocks[0]);
+        let immediate = |block: Block| self.immediate[usize::from(block.volume / SUB_BAND)];
+        let medium = |block: Block| self.medium[usize::from(block.active)];
+        let long = |activity: &Activity| self.long[activity.long()];
+        immediate(lively) - immediate(quiet) > C1
+            && medium(lively) - medium(quiet) > C2
+            && long(challenger) - long(dominant) >= C3
     }
 }
 

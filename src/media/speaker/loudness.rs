@@ -10,9 +10,9 @@ pub const FLOOR_WINDOW: Duration = Duration::from_secs(15);
 /// How far above the noise floor a sound must be to count, in dB: one of the paper's 13 sub-bands.
 pub const MARGIN: u8 = 10;
 
-/// Sound that stays within [`EVEN_RANGE`] for this many slots (280 ms) is noise. Less than what
-/// [`EVIDENCE`](super::EVIDENCE) asks for, so noise is found out before it is taken for a speaker.
-pub const EVEN_SLOTS: usize = 14;
+/// Sound that stays within [`EVEN_RANGE`] for this many slots (320 ms) is noise: found out before it has
+/// been heard in [`EVIDENCE_BLOCKS`](super::EVIDENCE_BLOCKS).
+pub const EVEN_SLOTS: usize = 16;
 
 /// How far even noise moves, in dB. Syllables move by twice that and more.
 pub const EVEN_RANGE: u8 = 6;
@@ -38,7 +38,8 @@ const NONE: u8 = 255;
 const FLOOR_PARTS: usize = 3;
 const FLOOR_PART_SLOTS: u64 = FLOOR_WINDOW.as_millis() as u64 / 20 / FLOOR_PARTS as u64;
 
-const _: () = assert!(EVEN_SLOTS < super::EVIDENCE as usize);
+// Noise fills whole blocks but for the first: found out with the block in which it reaches EVEN_SLOTS.
+const _: () = assert!(EVEN_SLOTS <= (super::EVIDENCE_BLOCKS - 1) * SUMMARY_SLOTS);
 
 /// Sums up the audio levels of one producer. Inside, volume is 127 minus the level: loud is high.
 #[derive(Clone, Debug, Default)]
