@@ -22,6 +22,7 @@ pub struct Reception {
     epoch: Option<Instant>,
     last_arrival: Option<Instant>,
     last_sr: Option<(u32, Instant)>,
+    latest: Option<ReportBlock>,
 }
 
 impl Reception {
@@ -39,6 +40,7 @@ impl Reception {
             epoch: None,
             last_arrival: None,
             last_sr: None,
+            latest: None,
         }
     }
 
@@ -69,6 +71,19 @@ impl Reception {
         self.highest
     }
 
+    /// What [`Self::report`] said last; all zero before.
+    pub fn latest(&self) -> ReportBlock {
+        self.latest.unwrap_or(ReportBlock {
+            ssrc: Ssrc(0),
+            fraction_lost: 0,
+            cumulative_lost: 0,
+            highest_sequence: 0,
+            jitter: 0,
+            last_sr: 0,
+            delay_since_last_sr: 0,
+        })
+    }
+
     /// Whether a packet arrived within `window` before `now`.
     pub fn is_active(&self, now: Instant, window: Duration) -> bool {
         self.last_arrival.is_some_and(|last| now.saturating_duration_since(last) < window)
@@ -87,7 +102,7 @@ impl Reception {
             let delay = now.saturating_duration_since(arrival);
             (middle, (delay.as_nanos() * 65_536 / 1_000_000_000).min(u128::from(u32::MAX)) as u32)
         });
-        Some(ReportBlock {
+        let block = ReportBlock {
             ssrc,
             fraction_lost: fraction_lost as u8,
             cumulative_lost: lost.clamp(-0x80_0000, 0x7f_ffff) as i32,
@@ -95,7 +110,9 @@ impl Reception {
             jitter: (self.jitter_q4 >> 4) as u32,
             last_sr,
             delay_since_last_sr,
-        })
+        };
+        self.latest = Some(block);
+        Some(block)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::id::{ConsumerId, Extension, ProducerId, ShardId, TransportId};
 use crate::room::consumer::Consumer;
 use crate::room::paths::Path;
 use crate::room::producer::{Producer, Route, Source};
-use crate::room::spec::{Command, ConsumerSpec, ProducerSpec};
+use crate::room::spec::{Command, ConsumerSpec, Event, ProducerSpec};
 use crate::room::timers::Timer;
 use crate::room::{Engine, Outbox};
 use crate::transport::{Transport, ice};
@@ -34,7 +34,7 @@ impl Engine {
             Command::RestartIce { id, ice } => self.restart_ice(now, id, ice, out),
             Command::RemoveTransport(id) => {
                 if let Some(&key) = self.path_keys.get(&id) {
-                    self.close_path(key, out);
+                    self.close_path(now, key, out);
                 }
             }
             Command::AddProducer(spec) => self.add_producer(now, &spec),
@@ -52,7 +52,7 @@ impl Engine {
             }
             Command::RemoveProducer(id) => {
                 if let Some(&key) = self.producer_keys.get(&id) {
-                    self.remove_producer(key);
+                    self.remove_producer(now, key, out);
                 }
             }
             Command::AddConsumer(spec) => self.add_consumer(now, &spec, out),
@@ -69,14 +69,27 @@ impl Engine {
                     self.remove_consumer(key);
                 }
             }
-            // Not acted on yet.
-            Command::SetPreferredLayers { .. }
-            | Command::SetPriority { .. }
-            | Command::Stats { .. }
-            | Command::SubscribeLevels { .. } => {}
+            Command::SetPreferredLayers { id, spatial, temporal } => {
+                if let Some(&key) = self.consumer_keys.get(&id) {
+                    self.consumers[key].prefer(spatial, temporal);
+                    self.start_consumer(now, key, out);
+                }
+            }
+            Command::SetPriority { id, priority } => {
+                if let Some(&key) = self.consumer_keys.get(&id) {
+                    self.consumers[key].priority = priority;
+                }
+            }
+            Command::Stats { token, of } => {
+                let report = self.report(now, of).map(Box::new);
+                self.events.push_back(Event::Stats { token, report });
+            }
+            Command::SubscribeLevels { room, interval } => {
+                self.subscribe_levels(now, room, interval);
+            }
             Command::Shutdown => {
                 let keys: Vec<usize> = self.paths.iter().map(|(key, _)| key).collect();
-                keys.into_iter().for_each(|key| self.close_path(key, out));
+                keys.into_iter().for_each(|key| self.close_path(now, key, out));
             }
         }
     }
@@ -108,18 +121,18 @@ impl Engine {
     }
 
     /// Says goodbye to the peer (RFC 5246 §7.2.1) and removes its transport.
-    fn close_path(&mut self, key: usize, out: &mut impl Outbox) {
+    fn close_path(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         self.paths[key].transport.close();
         self.transmit(key, out);
-        self.remove_path(key);
+        self.remove_path(now, key, out);
     }
 
     /// Removes a transport with everything on it.
-    pub(super) fn remove_path(&mut self, key: usize) {
+    pub(super) fn remove_path(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         let consumers: Vec<usize> = self.paths[key].consumers.values().copied().collect();
         consumers.into_iter().for_each(|consumer| self.remove_consumer(consumer));
         let producers = std::mem::take(&mut self.paths[key].producers);
-        producers.into_iter().for_each(|producer| self.remove_producer(producer));
+        producers.into_iter().for_each(|producer| self.remove_producer(now, producer, out));
         let path = self.paths.remove(key);
         self.directory.remove(key, &path);
         self.path_keys.remove(&path.id);
@@ -192,13 +205,15 @@ impl Engine {
         }
     }
 
-    fn remove_producer(&mut self, key: usize) {
+    fn remove_producer(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
+        self.silence(now, key, out);
         let consumers = std::mem::take(&mut self.producers[key].consumers);
         consumers.into_iter().for_each(|consumer| self.remove_consumer(consumer));
         let producer = self.producers.remove(key);
         self.producer_keys.remove(&producer.id);
         self.timers.cancel(Timer::KeyFrame(key));
         self.timers.cancel(Timer::Repair(key));
+        self.timers.cancel(Timer::Loudness(key));
         if let Source::Transport(path_key) = producer.source
             && let Some(path) = self.paths.get_mut(path_key)
         {
@@ -239,7 +254,7 @@ impl Engine {
     fn start_consumer(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         let consumer = &mut self.consumers[key];
         let producer = &self.producers[consumer.producer];
-        consumer.follow(producer, producer.best_encoding(now), now);
+        consumer.follow(producer, producer.best_encoding(now, u8::MAX), now);
         let is_connected = self.paths[consumer.transport].transport.is_connected();
         if is_connected
             && !producer.paused

@@ -6,6 +6,8 @@ use crate::id::{ConsumerId, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
 use crate::media::history::RecentResends;
 use crate::media::layers::{Kind, Layer, PayloadShift, PictureIds, Selector, Verdict};
 use crate::media::rewrite::{Numbers, Rewriter};
+use crate::media::score::{Interval, Score};
+use crate::room::figures::{Meter, Requests};
 use crate::room::forward::Opened;
 use crate::room::producer::Producer;
 use crate::room::spec::{ConsumerSpec, PayloadMapping};
@@ -20,6 +22,12 @@ pub(super) struct Consumer {
     /// Key of the producer that feeds it.
     pub(super) producer: usize,
     pub(super) paused: bool,
+    /// 1 to 255; weighs when bandwidth is shared.
+    pub(super) priority: u8,
+    /// Highest layers that the client wants.
+    preferred: Layer,
+    /// The layers that control was told of last.
+    told: Option<Layer>,
     pub(super) ssrc: Ssrc,
     pub(super) mid: Mid,
     /// Whether the receiver still needs the MID to place our SSRC: until its first report names it.
@@ -27,6 +35,16 @@ pub(super) struct Consumer {
     pub(super) extensions: ExtensionMap,
     pub(super) cname: String,
     pub(super) sent: Sent,
+    /// Packets sent again.
+    pub(super) resent: u64,
+    /// Those until the receiver's last report.
+    resent_before: u64,
+    /// What the receiver said last about the stream.
+    pub(super) heard: ReportBlock,
+    /// How well it arrives.
+    pub(super) score: Score,
+    /// What the receiver asked for.
+    pub(super) requests: Requests,
     /// How lost packets are sent again, if RTX was negotiated.
     pub(super) rtx: Option<Rtx>,
     payloads: Vec<PayloadMapping>,
@@ -52,8 +70,10 @@ struct Chosen {
 }
 
 /// What a sender report says about the stream so far (RFC 3550 §6.4.1).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Sent {
+    /// All of it, for statistics.
+    pub(super) meter: Meter,
     pub(super) packets: u32,
     /// Payload bytes, without headers and padding.
     pub(super) octets: u32,
@@ -67,6 +87,7 @@ pub(super) struct Sent {
 
 impl Sent {
     fn packet(&mut self, seq: SeqNo, timestamp: u32, payload_len: u16, now: Instant) {
+        self.meter.add(usize::from(payload_len), now);
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(u32::from(payload_len));
         if self.last.is_none() || seq > self.highest {
@@ -142,12 +163,30 @@ impl Consumer {
             transport,
             producer,
             paused: spec.paused,
+            priority: spec.priority,
+            preferred: spec
+                .preferred
+                .map_or(HIGHEST, |(spatial, temporal)| Layer { spatial, temporal }),
+            told: None,
             ssrc: spec.ssrc,
             mid: spec.mid,
             says_mid: true,
             extensions: spec.extensions,
             cname: spec.cname.clone(),
             sent: Sent::default(),
+            resent: 0,
+            resent_before: 0,
+            heard: ReportBlock {
+                ssrc: spec.ssrc,
+                fraction_lost: 0,
+                cumulative_lost: 0,
+                highest_sequence: 0,
+                jitter: 0,
+                last_sr: 0,
+                delay_since_last_sr: 0,
+            },
+            score: Score::default(),
+            requests: Requests::default(),
             rtx: spec.rtx_ssrc.map(|ssrc| Rtx::new(ssrc, first)),
             payloads: spec.payloads.clone(),
             layers,
@@ -173,21 +212,50 @@ impl Consumer {
         if self.paused {
             return;
         }
-        let target = chosen.selector.target().map(|target| target.spatial);
+        let present = chosen.selector.target();
+        let target = present.map(|target| target.spatial);
         let is_alive = |index: u8| {
             let encoding = producer.encodings.get(usize::from(index));
             encoding.is_some_and(|encoding| encoding.is_active(now))
         };
         let wanted = match target {
             _ if producer.layering() == Kind::Svc => best.map(|_| TOP),
-            Some(target) if is_alive(target) => producer.steady_encoding(now).max(Some(target)),
-            _ => best,
+            Some(target) if is_alive(target) && target <= self.preferred.spatial => {
+                producer.steady_encoding(now, self.preferred.spatial).max(Some(target))
+            }
+            _ => producer.best_encoding(now, self.preferred.spatial).or(best),
         };
-        if let Some(spatial) = wanted
-            && wanted != target
-        {
-            chosen.selector.set_target(Some(Layer { spatial, temporal: TOP }));
+        let wanted = wanted.map(|spatial| Layer {
+            spatial: if producer.layering() == Kind::Svc {
+                spatial.min(self.preferred.spatial)
+            } else {
+                spatial
+            },
+            temporal: self.preferred.temporal,
+        });
+        if wanted.is_some() && wanted != present {
+            chosen.selector.set_target(wanted);
         }
+    }
+
+    /// The client wants no layers above these; no temporal one means the highest.
+    pub(super) fn prefer(&mut self, spatial: u8, temporal: Option<u8>) {
+        self.preferred = Layer { spatial, temporal: temporal.unwrap_or(TOP) };
+    }
+
+    /// The layers that are sent, if they are others than control was told of.
+    pub(super) fn news(&mut self) -> Option<LayerPair> {
+        let Layers::Chosen(chosen) = &self.layers else { return None };
+        let current = chosen.selector.current();
+        (std::mem::replace(&mut self.told, current) != current)
+            .then(|| current.map(|layer| (layer.spatial, layer.temporal)))
+    }
+
+    /// The layers that are sent, and those that it is on its way to.
+    pub(super) fn layers(&self) -> (LayerPair, LayerPair) {
+        let Layers::Chosen(chosen) = &self.layers else { return (None, None) };
+        let pair = |layer: Option<Layer>| layer.map(|layer| (layer.spatial, layer.temporal));
+        (pair(chosen.selector.current()), pair(chosen.selector.target()))
     }
 
     /// `encoding` is sent by another source from now on, whose numbers have nothing to do with the old ones.
@@ -269,6 +337,20 @@ impl Consumer {
         })
     }
 
+    /// The receiver's report on the stream. Returns whether its score has changed.
+    pub(super) fn hear(&mut self, block: &ReportBlock) -> bool {
+        let expected = block.highest_sequence.wrapping_sub(self.heard.highest_sequence);
+        let is_first = self.heard.highest_sequence == 0;
+        let lost = expected.saturating_mul(u32::from(block.fraction_lost)) / 256;
+        let before = std::mem::replace(&mut self.resent_before, self.resent);
+        let repaired = u32::try_from(self.resent - before).unwrap_or(u32::MAX).min(lost);
+        self.heard = *block;
+        let retransmitted = repaired;
+        !is_first
+            && expected < 1 << 16
+            && self.score.interval(&Interval { expected, lost, repaired, retransmitted }).is_some()
+    }
+
     /// Which packet went out as `wire`, and the numbers that it had.
     pub(super) fn find(&self, wire: u16) -> Option<(u8, SeqNo, Numbers<PayloadShift>)> {
         self.rewriter.find(wire)
@@ -302,5 +384,10 @@ impl Consumer {
     }
 }
 
+/// Spatial and temporal layer; `None`: nothing is sent.
+type LayerPair = Option<(u8, u8)>;
+
 /// Above every layer that there is.
 const TOP: u8 = 7;
+/// All layers.
+const HIGHEST: Layer = Layer { spatial: TOP, temporal: TOP };

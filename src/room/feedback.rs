@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use crate::id::{MediaKind, ShardId, Ssrc};
 use crate::media::clock::SenderClock;
+use crate::room::figures::Requests;
 use crate::room::parcel::Note;
 use crate::room::producer::{Route, Source, Stream};
+use crate::room::spec::Event;
 use crate::room::timers::Timer;
 use crate::room::{Drop, Engine, Outbox};
 use crate::wire::rtcp::{
@@ -40,10 +42,12 @@ impl Engine {
                     report.blocks.for_each(|block| self.note_receiver(now, key, &block));
                 }
                 Ok(Packet::PictureLoss(loss)) => {
+                    self.count_request(key, loss.media, |requests| requests.plis += 1);
                     self.wish_key_frame_of(now, key, loss.media, out);
                 }
                 Ok(Packet::FullIntraRequest(request)) => {
                     for entry in request.entries() {
+                        self.count_request(key, entry.ssrc, |requests| requests.firs += 1);
                         self.wish_key_frame_of(now, key, entry.ssrc, out);
                     }
                 }
@@ -92,7 +96,7 @@ impl Engine {
         producer: usize,
         out: &mut impl Outbox,
     ) {
-        if let Some(encoding) = self.producers[producer].best_encoding(now) {
+        if let Some(encoding) = self.producers[producer].best_encoding(now, u8::MAX) {
             self.wish_key_frame(now, producer, encoding, out);
         }
     }
@@ -157,8 +161,10 @@ impl Engine {
         let path = &mut self.paths[path_key];
         let (Some(to), Some(buffer)) = (path.transport.remote(), out.datagram()) else { return };
         let written = if feedback.pli {
+            wanted.requests.plis += 1;
             write_picture_loss(buffer, path.own_ssrc, ssrc)
         } else {
+            wanted.requests.firs += 1;
             wanted.fir_count = wanted.fir_count.wrapping_add(1);
             let entry = FirEntry { ssrc, sequence: wanted.fir_count };
             write_full_intra_request(buffer, path.own_ssrc, &[entry])
@@ -177,8 +183,30 @@ impl Engine {
         let Some(&consumer) = path.consumers.get(&block.ssrc) else { return };
         let consumer = &mut self.consumers[consumer];
         consumer.says_mid = false;
+        if consumer.hear(block) {
+            let producer = &self.producers[consumer.producer];
+            let encoding = consumer.encoding().map_or(0, usize::from);
+            self.events.push_back(Event::ConsumerScore {
+                id: consumer.id,
+                score: consumer.score.value(),
+                producer_score: producer.encodings.get(encoding).map_or(0, |e| e.score.value()),
+                producer_scores: producer.encodings.iter().map(|e| e.score.value()).collect(),
+            });
+        }
         if let Some(rtt) = consumer.sent.round_trip(block, now) {
             path.rtt.sample(rtt);
+        }
+    }
+
+    /// Counts what a receiver asked for.
+    pub(super) fn count_request(
+        &mut self,
+        key: usize,
+        ssrc: Ssrc,
+        count: impl FnOnce(&mut Requests),
+    ) {
+        if let Some(&consumer) = self.paths[key].consumers.get(&ssrc) {
+            count(&mut self.consumers[consumer].requests);
         }
     }
 
@@ -213,7 +241,7 @@ impl Engine {
     }
 
     /// Sends a note without a packet.
-    fn hand_over(&mut self, to: ShardId, note: Note, out: &mut impl Outbox) {
+    pub(super) fn hand_over(&mut self, to: ShardId, note: Note, out: &mut impl Outbox) {
         if !out.hand_over(to, &mut |parcel| parcel.fill(note, &[])) {
             self.counters.drop(Drop::ParcelQueueFull);
         }

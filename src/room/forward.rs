@@ -8,6 +8,7 @@ use crate::room::consumer::{Admitted, Consumer};
 use crate::room::counters::Drop;
 use crate::room::paths::Path;
 use crate::room::producer::Producer;
+use crate::room::spec::Event;
 use crate::room::{Engine, Outbox};
 use crate::wire::extension::{AbsSendTime, Elements};
 use crate::wire::rtp;
@@ -97,11 +98,7 @@ impl Opened {
             element_count: 0,
         };
         opened.read_elements(packet, producer);
-        let dependency = opened
-            .elements()
-            .iter()
-            .find(|element| element.extension == Extension::DependencyDescriptor)
-            .map(|element| element.data(packet));
+        let dependency = opened.element(Extension::DependencyDescriptor, packet);
         let encoding = producer.encodings.get_mut(usize::from(arrival.encoding))?;
         let structure = &mut encoding.structure;
         opened.frame = FrameInfo::read(codec, payload, header.marker, dependency, structure);
@@ -132,6 +129,12 @@ impl Opened {
         }
     }
 
+    /// The data of an element, if the packet has it and it is copied.
+    pub(super) fn element<'a>(&self, extension: Extension, packet: &'a [u8]) -> Option<&'a [u8]> {
+        let element = self.elements().iter().find(|element| element.extension == extension)?;
+        Some(element.data(packet))
+    }
+
     fn elements(&self) -> &[Element] {
         &self.elements[..usize::from(self.element_count)]
     }
@@ -158,7 +161,7 @@ impl Engine {
         if producer.paused {
             return;
         }
-        let best = producer.best_encoding(now);
+        let best = producer.best_encoding(now, u8::MAX);
         let clock_rate = producer.clock_rate();
         let mut wanted = None;
         for &key in &producer.consumers {
@@ -180,6 +183,9 @@ impl Engine {
                     let rest = catch_up(consumer, path, producer, packet, now, out);
                     self.counters.rtp_out += rest;
                 }
+            }
+            if let Some(layers) = consumer.news() {
+                self.events.push_back(Event::LayersChanged { id: consumer.id, layers });
             }
             let needed = consumer.needs_key_frame();
             if needed.is_some() && needed != before {
@@ -246,6 +252,8 @@ fn send(
     let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
     out.send(sealed, to);
     path.sent_bytes += sealed;
+    path.meters.rtp_sent.add(sealed, now);
+    path.meters.sent.add(sealed, now);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::id::{Extension, Mid, Rid, ShardId};
+use crate::id::{Codec, Extension, Mid, Rid, ShardId};
 use crate::media::arrivals::Arrivals;
 use crate::room::forward::{Arrival, Opened};
 use crate::room::parcel::{Note, Parcel};
@@ -68,7 +68,7 @@ impl Engine {
                     received_at,
                     repaired: false,
                 };
-                if let Some(opened) = self.note_arrival(packet, arrival) {
+                if let Some(opened) = self.note_arrival(now, packet, arrival) {
                     self.forward(now, &[opened], |_| packet, out);
                 }
             }
@@ -77,6 +77,7 @@ impl Engine {
                     self.note_sender_report(key, encoding, (ntp, rtp), received_at);
                 }
             }
+            Note::Loudness { room, producer, summary } => self.hear(now, room, producer, summary),
             Note::KeyFrameWish { producer, encoding } => {
                 let Some(&key) = self.producer_keys.get(&producer) else { return };
                 if self.producers[key].borrowers.contains(&from) {
@@ -146,6 +147,7 @@ impl Engine {
             return None;
         };
         let path = &mut self.paths[key];
+        let received = datagram.bytes.len();
         let srtp = match path.transport.open_rtp(datagram.bytes) {
             Ok(opened) => opened,
             Err(rejected) => {
@@ -154,6 +156,7 @@ impl Engine {
             }
         };
         self.counters.rtp_in += 1;
+        path.meters.received.add(received, now);
         let packet = &datagram.bytes[..srtp.len];
         if record_arrival(path, &srtp.header, packet, datagram.received_at, now) {
             self.timers.schedule(Timer::Feedback(key), now + FEEDBACK_INTERVAL);
@@ -162,6 +165,11 @@ impl Engine {
             self.counters.drop(Drop::UnknownSsrc);
             return None;
         };
+        let meters = &mut self.paths[key].meters;
+        match route.stream {
+            Stream::Media => meters.rtp_received.add(received, now),
+            Stream::Rtx => meters.rtx_received.add(received, now),
+        }
         let mut arrival = Arrival {
             datagram: index,
             start: 0,
@@ -179,7 +187,7 @@ impl Engine {
         if !self.note_sequence(now, key, &arrival) {
             return None;
         }
-        self.note_arrival(&datagram.bytes[start..srtp.len], arrival)
+        self.note_arrival(now, &datagram.bytes[start..srtp.len], arrival)
     }
 
     /// Finds where an SSRC leads; a new one is placed by what its packet says about itself.
@@ -209,7 +217,7 @@ impl Engine {
     }
 
     /// Counts a packet for its encoding and reads what consumers need from it.
-    fn note_arrival(&mut self, packet: &[u8], arrival: Arrival) -> Option<Opened> {
+    fn note_arrival(&mut self, now: Instant, packet: &[u8], arrival: Arrival) -> Option<Opened> {
         let producer = &mut self.producers[arrival.producer];
         let Some(opened) = Opened::read(packet, arrival, producer) else {
             self.counters.drop(Drop::MalformedRtp);
@@ -219,6 +227,8 @@ impl Engine {
         let encoding = producer.encodings.get_mut(usize::from(arrival.encoding))?;
         let is_new_source = encoding.latch(arrival.header.ssrc, clock_rate);
         encoding.note_activity(arrival.received_at);
+        encoding.codec = Some(opened.codec);
+        encoding.meter.add(usize::from(opened.len), now);
         // RFC 4588 §6.3: a retransmission is of another stream and mends no statistics of this one.
         if !arrival.repaired {
             encoding.reception.packet(arrival.seq, arrival.header.timestamp, arrival.received_at);
@@ -228,6 +238,9 @@ impl Engine {
             for &consumer in &producer.consumers {
                 self.consumers[consumer].source_changed(arrival.encoding);
             }
+        }
+        if opened.codec == Codec::Opus {
+            self.note_level(now, packet, &opened);
         }
         Some(opened)
     }

@@ -12,6 +12,7 @@ mod commands;
 mod consumer;
 mod counters;
 mod feedback;
+mod figures;
 mod forward;
 mod inbound;
 pub mod parcel;
@@ -19,6 +20,7 @@ mod paths;
 mod producer;
 mod repair;
 mod reports;
+mod speakers;
 pub mod spec;
 mod timers;
 
@@ -30,7 +32,7 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::id::{ConsumerId, ProducerId, ShardId, TransportId};
+use crate::id::{ConsumerId, ProducerId, RoomKey, ShardId, TransportId};
 use crate::transport::{self, dtls};
 use crate::wire::MAX_DATAGRAM;
 use crate::wire::seq::SeqNo;
@@ -40,6 +42,7 @@ use forward::Opened;
 use parcel::Parcel;
 use paths::{Directory, Path};
 use producer::Producer;
+use speakers::Voices;
 use spec::Event;
 use timers::{Timer, Timers};
 
@@ -74,7 +77,10 @@ pub const DATAGRAM_ROOM: usize = MAX_DATAGRAM + 64;
 
 /// One shard's rooms.
 pub struct Engine {
+    shard: ShardId,
     identity: Arc<dtls::Identity>,
+    /// Rooms whose home this shard is, and in which somebody can be heard.
+    voices: FxHashMap<RoomKey, Voices>,
     paths: Slab<Path>,
     producers: Slab<Producer>,
     consumers: Slab<Consumer>,
@@ -93,9 +99,11 @@ pub struct Engine {
 
 impl Engine {
     /// An engine without transports.
-    pub fn new(identity: Arc<dtls::Identity>) -> Self {
+    pub fn new(shard: ShardId, identity: Arc<dtls::Identity>) -> Self {
         Self {
+            shard,
             identity,
+            voices: FxHashMap::default(),
             paths: Slab::new(),
             producers: Slab::new(),
             consumers: Slab::new(),
@@ -128,6 +136,9 @@ impl Engine {
                 }
                 Timer::Feedback(key) => self.send_transport_feedback(now, key, out),
                 Timer::Reports(key) => self.send_reports(now, key, out),
+                Timer::Loudness(key) => self.send_loudness(now, key, out),
+                Timer::Speaker(room) => self.judge(now, room),
+                Timer::Levels(room) => self.tell_levels(now, room),
                 Timer::Repair(key) => self.ask_for_lost(now, key, out),
                 Timer::KeyFrame(key) => self.repeat_key_frame_requests(now, key, out),
             }
@@ -157,7 +168,7 @@ impl Engine {
                 transport::Event::Closed(reason) => {
                     let id = self.paths[key].id;
                     self.events.push_back(Event::TransportClosed { id, reason });
-                    self.remove_path(key);
+                    self.remove_path(now, key, out);
                     return;
                 }
             }

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use crate::id::ProducerId;
+use crate::id::{ProducerId, RoomKey};
+use crate::media::speaker::Summary;
 use crate::wire::MAX_DATAGRAM;
 use crate::wire::seq::SeqNo;
 
@@ -44,6 +45,15 @@ pub enum Note {
         rtp: u32,
         /// When the report reached the machine.
         received_at: Instant,
+    },
+    /// To a room's home shard: how loud a producer was, or that it is gone.
+    Loudness {
+        /// The room.
+        room: RoomKey,
+        /// Whose voice.
+        producer: ProducerId,
+        /// How loud; `None`: it is gone.
+        summary: Option<Summary>,
     },
     /// Back to the home shard: a replica wants a key frame.
     KeyFrameWish {

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 use crate::id::{ExtensionMap, Ssrc, TransportId};
 use crate::media::arrivals::Arrivals;
 use crate::media::budget::Budget;
+use crate::room::figures::PathMeters;
 use crate::room::producer::Route;
 use crate::transport::Transport;
 use crate::wire::seq::SeqNo;
@@ -37,6 +38,11 @@ impl RoundTrip {
             let smoothed = self.smoothed.map_or(sample, |smoothed| (smoothed * 7 + sample) / 8);
             self.smoothed = Some(smoothed);
         }
+    }
+
+    /// The round-trip time, once measured.
+    pub(super) fn measured(&self) -> Option<Duration> {
+        self.smoothed
     }
 
     /// The round-trip time, or what it is taken for.
@@ -70,6 +76,8 @@ pub(super) struct Path {
     /// A request for a lost packet whose answer will tell the round trip: its producer, encoding, number,
     /// and when it was sent.
     pub(super) asked: Option<(usize, u8, SeqNo, Instant)>,
+    /// Its traffic, for statistics.
+    pub(super) meters: PathMeters,
     /// Our own SSRC in receiver reports and feedback.
     pub(super) own_ssrc: Ssrc,
     created: Instant,
@@ -97,6 +105,7 @@ impl Path {
             resends: Budget::for_resends(INITIAL_BITRATE),
             sent_bytes: 0,
             asked: None,
+            meters: PathMeters::default(),
             // Random enough, since the id is; never 0, which some receivers treat as unset.
             own_ssrc: Ssrc(id.0.as_u128() as u32 | 1),
             created: now,

@@ -2,15 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use crate::id::{Codec, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, Rid, ShardId, Ssrc};
+use crate::id::{
+    Codec, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, Rid, RoomKey, ShardId, Ssrc,
+};
 use crate::media::clock::SenderClock;
 use crate::media::history::{History, Limits};
 use crate::media::keyframe::KeyFrameRequests;
 use crate::media::layers::{Kind, Structure};
 use crate::media::nack::NackGenerator;
 use crate::media::reception::Reception;
+use crate::media::score::{Interval, Score};
+use crate::media::speaker::Loudness;
+use crate::room::figures::{Meter, Requests};
 use crate::room::forward::Opened;
-use crate::room::spec::{EncodingSpec, Feedback, PayloadSpec, ProducerSpec};
+use crate::room::spec::{EncodingScore, EncodingSpec, Feedback, PayloadSpec, ProducerSpec};
+use crate::wire::rtcp::ReportBlock;
 
 /// An encoding without packets for this long is not sent any more.
 pub(super) const ENCODING_SILENCE: Duration = Duration::from_millis(1500);
@@ -33,6 +39,11 @@ pub(super) struct Producer {
     pub(super) id: ProducerId,
     pub(super) source: Source,
     pub(super) kind: MediaKind,
+    /// The room that it is sent to, and the shard that decides who speaks there.
+    pub(super) room: RoomKey,
+    pub(super) home: ShardId,
+    /// How loud it is; for audio.
+    pub(super) loudness: Option<Loudness>,
     pub(super) paused: bool,
     pub(super) mid: Option<Mid>,
     pub(super) payloads: Vec<PayloadSpec>,
@@ -54,6 +65,16 @@ pub(super) struct Encoding {
     pub(super) reception: Reception,
     pub(super) clock: Option<SenderClock>,
     pub(super) key_frames: KeyFrameRequests,
+    /// The codec of its newest packet.
+    pub(super) codec: Option<Codec>,
+    /// Its packets, for statistics.
+    pub(super) meter: Meter,
+    /// How well it arrives.
+    pub(super) score: Score,
+    /// Repaired losses until the last report.
+    recovered_before: u64,
+    /// What we asked of its publisher.
+    pub(super) requests: Requests,
     /// What its packets said about its layers.
     pub(super) structure: Structure,
     /// What is missing; on the home shard only.
@@ -102,6 +123,10 @@ impl Producer {
             id: spec.id,
             source,
             kind: spec.kind,
+            room: spec.room,
+            home: spec.home,
+            loudness: (spec.kind == MediaKind::Audio && matches!(source, Source::Transport(_)))
+                .then(Loudness::default),
             paused: spec.paused,
             mid: spec.mid,
             payloads: spec.payloads.clone(),
@@ -121,6 +146,16 @@ impl Producer {
     pub(super) fn next_order(&mut self) -> u64 {
         self.order += 1;
         self.order
+    }
+
+    /// How well its encodings arrive.
+    pub(super) fn scores(&self) -> Vec<EncodingScore> {
+        let encodings = self.encodings.iter().enumerate();
+        let scores = encodings.filter_map(|(index, encoding)| {
+            let (ssrc, rid, score) = (encoding.ssrc?, encoding.rid(), encoding.score.value());
+            Some(EncodingScore { encoding: index as u8, ssrc, rid, score })
+        });
+        scores.collect()
     }
 
     /// How its layers are told apart.
@@ -179,21 +214,21 @@ impl Producer {
         Some((index as u8, stream))
     }
 
-    /// The highest encoding that is being sent; if all are silent, the highest that ever was.
-    pub(super) fn best_encoding(&self, now: Instant) -> Option<u8> {
-        let active = |e: &Encoding| e.reception.is_active(now, ENCODING_SILENCE);
-        let highest = self.encodings.iter().rposition(active);
-        let known = || self.encodings.iter().rposition(|e| e.ssrc.is_some());
+    /// The highest encoding up to `limit` that is being sent; if all are silent, the highest that ever was.
+    pub(super) fn best_encoding(&self, now: Instant, limit: u8) -> Option<u8> {
+        let encodings = &self.encodings[..self.encodings.len().min(usize::from(limit) + 1)];
+        let highest = encodings.iter().rposition(|encoding| encoding.is_active(now));
+        let known = || encodings.iter().rposition(|encoding| encoding.ssrc.is_some());
         highest.or_else(known).map(|index| index as u8)
     }
 
-    /// The highest encoding that has been sent for long enough to go up to it.
-    pub(super) fn steady_encoding(&self, now: Instant) -> Option<u8> {
+    /// The highest encoding up to `limit` that has been sent for long enough to go up to it.
+    pub(super) fn steady_encoding(&self, now: Instant, limit: u8) -> Option<u8> {
+        let encodings = &self.encodings[..self.encodings.len().min(usize::from(limit) + 1)];
         let steady = |e: &Encoding| {
-            e.reception.is_active(now, ENCODING_SILENCE)
-                && now.saturating_duration_since(e.steady_since) >= STEADY
+            e.is_active(now) && now.saturating_duration_since(e.steady_since) >= STEADY
         };
-        self.encodings.iter().rposition(steady).map(|index| index as u8)
+        encodings.iter().rposition(steady).map(|index| index as u8)
     }
 
     fn stream_of(&self, payload_type: PayloadType) -> Option<Stream> {
@@ -217,6 +252,11 @@ impl Encoding {
             reception: Reception::new(clock_rate),
             clock: None,
             key_frames: KeyFrameRequests::default(),
+            codec: None,
+            meter: Meter::default(),
+            score: Score::default(),
+            recovered_before: 0,
+            requests: Requests::default(),
             structure: Structure::default(),
             nack: NackGenerator::default(),
             history: History::new(limits),
@@ -237,6 +277,7 @@ impl Encoding {
             self.clock = None;
             self.structure = Structure::default();
             self.nack = NackGenerator::default();
+            self.recovered_before = 0;
             self.history.clear();
         }
         self.ssrc = Some(ssrc);
@@ -259,6 +300,31 @@ impl Encoding {
             self.nack.clear_before(opened.seq);
             self.key_frames.granted();
         }
+    }
+
+    /// The receiver report that is due, and whether the score has changed with it.
+    pub(super) fn report(&mut self, now: Instant) -> (Option<ReportBlock>, bool) {
+        let Some(ssrc) = self.ssrc else { return (None, false) };
+        let before = self.reception.latest().highest_sequence;
+        let Some(block) = self.reception.report(ssrc, now) else { return (None, false) };
+        let recovered = self.nack.counts().recovered;
+        let repaired = recovered - std::mem::replace(&mut self.recovered_before, recovered);
+        let change = if self.is_active(now) {
+            let expected = block.highest_sequence.wrapping_sub(before);
+            let expected = if before == 0 { 0 } else { expected };
+            let lost = (u64::from(expected) * u64::from(block.fraction_lost) / 256) as u32;
+            let repaired = u32::try_from(repaired).unwrap_or(u32::MAX).min(lost);
+            let retransmitted = repaired;
+            self.score.interval(&Interval { expected, lost, repaired, retransmitted })
+        } else {
+            self.score.inactive()
+        };
+        (Some(block), change.is_some())
+    }
+
+    /// Its RID, if it is a simulcast encoding.
+    pub(super) fn rid(&self) -> Option<Rid> {
+        self.spec.rid
     }
 
     /// Whether it is being sent.

@@ -104,7 +104,9 @@ impl Engine {
         out: &mut impl Outbox,
     ) {
         let Some(&consumer) = self.paths[key].consumers.get(&nack.media) else { return };
+        self.count_request(key, nack.media, |requests| requests.nacks += 1);
         for wire in nack.sequences() {
+            self.count_request(key, nack.media, |requests| requests.nack_packets += 1);
             match self.resend_one(now, key, consumer, wire, out) {
                 Ok(()) => self.counters.rtx_out += 1,
                 Err(reason) => self.counters.drop(reason),
@@ -155,6 +157,9 @@ impl Engine {
         let len = header_len + payload_len;
         let sealed = path.transport.seal_rtp(rtx_seq, buffer, len).ok_or(Drop::TooLarge)?;
         out.send(sealed, to);
+        consumer.resent += 1;
+        path.meters.rtx_sent.add(sealed, now);
+        path.meters.sent.add(sealed, now);
         Ok(())
     }
 
@@ -188,6 +193,7 @@ impl Engine {
             let Some(written) = write_nack(buffer, path.own_ssrc, ssrc, numbers) else { return };
             let Some(len) = path.transport.seal_rtcp(buffer, written.len) else { return };
             out.send(len, to);
+            self.producers[producer].encodings[usize::from(index)].requests.nacks += 1;
             rest = &rest[usize::from(written.covered).min(rest.len())..];
         }
     }

@@ -10,12 +10,14 @@ use crate::room::Outbox;
 use crate::room::consumer::Consumer;
 use crate::room::paths::Path;
 use crate::room::producer::Producer;
+use crate::room::spec::Event;
 use crate::room::timers::Timer;
 use crate::wire::rtcp::{
     CompoundWriter, FeedbackFields, MAX_REPORT_BLOCKS, ReportBlock, SenderInfo, write_cname,
     write_receiver_report, write_sender_report, write_transport_cc,
 };
 use slab::Slab;
+use std::collections::VecDeque;
 
 /// Mean time between a transport's reports. SFUs use about a second: more seldom, and lip-sync drifts
 /// after a layer switch.
@@ -40,11 +42,11 @@ impl Engine {
 
     /// Sends sender reports of the transport's consumers and receiver reports on its producers.
     pub(super) fn send_reports(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
-        let Self { paths, producers, consumers, .. } = self;
+        let Self { paths, producers, consumers, events, .. } = self;
         let Some(path) = paths.get_mut(key) else { return };
         path.follow_sent_bytes(now);
         let mut consumer_keys = path.consumers.values().copied().collect::<Vec<_>>().into_iter();
-        let mut blocks = receiver_blocks(path, producers, now).into_iter().peekable();
+        let mut blocks = receiver_blocks(path, producers, now, events).into_iter().peekable();
         let mut pending = consumer_keys.next();
         while pending.is_some() || blocks.peek().is_some() {
             let Some(buffer) = out.datagram() else { break };
@@ -106,12 +108,23 @@ impl Engine {
 const OWN_CNAME: &[u8] = b"shardcast";
 
 /// What we tell a peer about the streams that it sends.
-fn receiver_blocks(path: &Path, producers: &mut Slab<Producer>, now: Instant) -> Vec<ReportBlock> {
+fn receiver_blocks(
+    path: &Path,
+    producers: &mut Slab<Producer>,
+    now: Instant,
+    events: &mut VecDeque<Event>,
+) -> Vec<ReportBlock> {
     let mut blocks = Vec::new();
     for &key in &path.producers {
-        for encoding in &mut producers[key].encodings {
-            let Some(ssrc) = encoding.ssrc else { continue };
-            blocks.extend(encoding.reception.report(ssrc, now));
+        let producer = &mut producers[key];
+        let mut is_news = false;
+        for encoding in &mut producer.encodings {
+            let (block, changed) = encoding.report(now);
+            blocks.extend(block);
+            is_news |= changed;
+        }
+        if is_news {
+            events.push_back(Event::ProducerScore { id: producer.id, scores: producer.scores() });
         }
     }
     blocks

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 
+use crate::id::RoomKey;
+
 /// What can come due. Keys are those of the engine's tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Timer {
@@ -15,6 +17,12 @@ pub(super) enum Timer {
     Feedback(usize),
     /// Sender and receiver reports of a transport.
     Reports(usize),
+    /// A producer's loudness is to be summed up.
+    Loudness(usize),
+    /// Who speaks in a room is to be decided.
+    Speaker(RoomKey),
+    /// A room's levels are to be told.
+    Levels(RoomKey),
     /// Lost packets of a producer are to be asked for.
     Repair(usize),
     /// A key-frame request of a producer falls due.

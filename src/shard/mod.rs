@@ -145,5 +145,5 @@ pub struct Shards {
 
 /// Binds the ports, starts one pinned thread per shard, and returns when all of them are ready.
 pub fn start(config: &ShardsConfig, identity: Arc<Identity>) -> Result<Shards, StartError> {
-    start_with(config, move |_| Engine::new(identity.clone()))
+    start_with(config, move |shard| Engine::new(shard, identity.clone()))
 }

@@ -98,12 +98,15 @@ impl Outbox for Collector {
 impl World {
     pub fn new(seed: u64, shards: usize, weather: Weather) -> Self {
         let start = Instant::now();
-        let shard = || Shard { engine: Engine::new(IDENTITY.clone()), parcels: VecDeque::new() };
+        let shard = |index| Shard {
+            engine: Engine::new(ShardId(index as u16), IDENTITY.clone()),
+            parcels: VecDeque::new(),
+        };
         Self {
             start,
             now: start,
             network: Network::new(seed, weather),
-            shards: (0..shards).map(|_| shard()).collect(),
+            shards: (0..shards).map(shard).collect(),
             peers: Vec::new(),
             events: Vec::new(),
             producers: Vec::new(),

@@ -81,6 +81,11 @@ impl<K> Default for Speakers<K> {
 }
 
 impl<K: Copy + Eq + Hash> Speakers<K> {
+    /// Whether nobody takes part.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
     /// Takes a member in. Returns whether it takes part: not if there are [`MAX_MEMBERS`].
     pub fn add(&mut self, key: K) -> bool {
         if self.index.contains_key(&key) {
