@@ -304,14 +304,14 @@ fn nobody_flaps_while_the_estimate_swings_around_a_layer() {
     let screen = [wish(7, Kind::Screen, 1, &[200, 1500]), wish(8, Kind::Audio, 1, &[40])];
     let mixed: Vec<_> = meeting.iter().cloned().chain(screen).collect();
     let mut worst = 0;
-    // Each at the points where one more layer just fits.
+    // Each at the points where one more layer just fits. Slower swings are followed.
     for (wishes, middles) in [
         (&alone, vec![150, 500, 1500]),
         (&meeting, vec![600, 900, 1200, 2400, 3200, 7200]),
         (&mixed, vec![840, 1140, 2340, 4740, 8740]),
     ] {
         for middle in middles {
-            for period in [300, 700, 2000, 5000, 10_000, 20_000] {
+            for period in [300, 700, 2000, 5000, 10_000, 15_000] {
                 for is_square in [true, false] {
                     let most = most_switches(wishes, middle, 10, period, is_square);
                     assert!(most <= 1, "{most} in 10 s around {middle} kbit/s, period {period} ms");
@@ -337,7 +337,7 @@ fn greater_swings_anywhere_are_tamed() {
         "estimate swings by 30 %: worst {worst}, mean {:.2} in 10 s",
         f64::from(sum as u32) / f64::from(runs)
     );
-    assert!(worst <= 2, "{worst}");
+    assert!(worst <= 1, "{worst}");
 }
 
 fn any_wish(id: u32) -> impl Strategy<Value = Wish> {

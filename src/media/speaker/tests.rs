@@ -338,6 +338,24 @@ fn a_silent_producer_costs_no_summaries_and_a_silent_room_no_timers() {
     assert_eq!(speakers.next_timeout(), None);
 }
 
+/// RFC 6464 §3: the flag says whether there is voice, if the sender knows.
+#[test]
+fn the_voice_flag_counts_only_if_the_sender_uses_it() {
+    let heard = |first_flag| {
+        let (start, mut loudness) = (Instant::now(), Loudness::default());
+        let at = |millis| start + Duration::from_millis(millis);
+        loudness.packet(80, first_flag, start);
+        for (i, level) in [80, 30, 50, 30].into_iter().cycle().take(30).enumerate() {
+            loudness.packet(level, false, at(20 * i as u64 + 20));
+        }
+        (0..7)
+            .filter_map(|i| loudness.take_summary(at(i * 100)))
+            .any(|summary| !summary.is_silent())
+    };
+    assert!(heard(false), "never set: no flag");
+    assert!(!heard(true), "set once: unset means no voice");
+}
+
 #[test]
 fn levels_name_those_who_can_be_heard() {
     let (mut speakers, mut heard) = (Speakers::default(), [0; 2]);
@@ -355,7 +373,7 @@ fn levels_name_those_who_can_be_heard() {
 #[test]
 fn the_loudest_keep_their_places_until_somebody_needs_them() {
     let turns = [0..4000, 4000..8000, 8000..12_000, 4000..12_000];
-    let people = turns.map(|turn| talker(turn));
+    let people = turns.map(talker);
     let (mut speakers, mut swaps, mut last) = (Speakers::default(), 0, Vec::new());
     Room::new(people, 5).drive(12_000, &mut speakers, |speakers, millis, now| {
         speakers.poll(now);
