@@ -1,6 +1,6 @@
 //! Sharing a transport's estimated bandwidth among its consumers.
 //!
-//! [`share`](mod@share) says what fits; [`Allocator`] decides when to follow it; [`WantedLayers`] tells a
+//! `share.rs` says what fits; [`Allocator`] decides when to follow it; [`WantedLayers`] tells a
 //! publisher which of its layers nobody needs. A layer is paid for with everything it builds on, so the
 //! same rules serve simulcast and SVC.
 //!
