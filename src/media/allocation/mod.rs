@@ -1,13 +1,13 @@
 //! Sharing a transport's estimated bandwidth among its consumers.
 //!
-//! [`share`](mod@share) says what fits; [`Allocator`] decides when to follow it; [`WantedLayers`] tells a
+//! `share.rs` says what fits; [`Allocator`] decides when to follow it; [`WantedLayers`] tells a
 //! publisher which of its layers nobody needs. A layer is paid for with everything it builds on, so the
 //! same rules serve simulcast and SVC.
 //!
 //! Down at once, up with care: a consumer leaves a layer as soon as it does not fit any more, and takes
 //! a higher one only after the estimate has exceeded the new need of all consumers by
-//! [`HEADROOM_PERCENT`] without a break: for [`UPGRADE_HOLD`], or for its back-off if the bandwidth
-//! forced it down before. Only new consumers take what fits at once.
+//! [`HEADROOM_PERCENT`] without a break for [`UPGRADE_HOLD`]. If the bandwidth forced it down before, that
+//! must last for its back-off and by [`AMPLE_PERCENT`]. Only new consumers take what fits at once.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,10 @@ use self::share::Ladder;
 /// How much higher than the need the estimate must be before anything is added, in percent. Above the
 /// ±10 % by which estimates commonly swing.
 pub const HEADROOM_PERCENT: u64 = 12;
+
+/// With this much headroom the line has changed rather than swung: a consumer that was forced down need
+/// only wait for its back-off. With less, it waits for [`BACK_OFF_MAX`].
+pub const AMPLE_PERCENT: u64 = 35;
 
 /// For how long there must be headroom without a break before a consumer goes up.
 pub const UPGRADE_HOLD: Duration = Duration::from_millis(500);
@@ -150,13 +154,19 @@ struct State<K> {
     preferred: Layer,
     /// Whether there is no present layer to protect: it takes what fits.
     fresh: bool,
-    /// Since when there has been headroom for more, and the least that there was headroom for.
-    rising: Option<(Instant, Option<Layer>)>,
-    /// How long there must be headroom.
+    /// What there has been headroom for.
+    safe: Rising,
+    /// What there has been ample headroom for.
+    ample: Rising,
+    /// How long there must be headroom: more than [`UPGRADE_HOLD`] is a back-off.
     hold: Duration,
     /// When it went up, unless it was forced down since.
     went_up: Option<Instant>,
 }
+
+/// A chance to go up: since when there has been one without a break, and the least that it was for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rising(Option<(Instant, Option<Layer>)>);
 
 impl<K> Default for Allocator<K> {
     fn default() -> Self {
@@ -192,17 +202,32 @@ impl<K: Copy + Ord> Allocator<K> {
         self.ladders.extend(pairs.map(|(request, state)| Ladder::new(request, state.granted)));
         share::order(&self.ladders, &mut self.turns);
 
-        share::share(&self.ladders, &self.turns, without_headroom(available), &mut self.heights);
+        self.share(without_headroom(available, AMPLE_PERCENT));
         for (i, state) in self.states.iter_mut().enumerate() {
-            let ladder = &mut self.ladders[i];
-            ladder.cap = state.consider(ladder, self.heights[i], served[i].preferred, now);
+            state.ample.track(&self.ladders[i], state.granted, self.heights[i], now);
         }
-        share::share(&self.ladders, &self.turns, available, &mut self.heights);
+        self.share(without_headroom(available, HEADROOM_PERCENT));
         for (i, state) in self.states.iter_mut().enumerate() {
-            state.settle(&self.ladders[i], self.heights[i], now);
+            state.safe.track(&self.ladders[i], state.granted, self.heights[i], now);
+        }
+        for (i, state) in self.states.iter_mut().enumerate() {
+            self.ladders[i].cap = state.cap(&self.ladders[i], served[i].preferred, now);
+        }
+        self.share(available);
+        let mut is_short = false;
+        for (i, state) in self.states.iter_mut().enumerate() {
+            is_short |= state.settle(&self.ladders[i], self.heights[i], now);
+        }
+        if is_short {
+            // What one had to give up is no chance for another: the estimate has just proved unsteady.
+            self.states.iter_mut().for_each(State::back_off);
         }
         self.remember();
         self.outcome(refused, available)
+    }
+
+    fn share(&mut self, available: u64) {
+        share::share(&self.ladders, &self.turns, available, &mut self.heights);
     }
 
     fn remember(&mut self) {
@@ -239,50 +264,40 @@ impl<K: Copy + Ord> State<K> {
             granted: request.current,
             preferred: request.preferred,
             fresh: request.current.is_none(),
-            rising: None,
+            safe: Rising::default(),
+            ample: Rising::default(),
             hold: UPGRADE_HOLD,
             went_up: None,
         }
     }
 
-    /// How high the consumer may climb now, when it could stand at `safe` with headroom to spare.
-    fn consider(
-        &mut self,
-        ladder: &Ladder<K>,
-        safe: usize,
-        preferred: Layer,
-        now: Instant,
-    ) -> usize {
+    /// How high the consumer may climb now.
+    fn cap(&mut self, ladder: &Ladder<K>, preferred: Layer, now: Instant) -> usize {
         let wished = std::mem::replace(&mut self.preferred, preferred) != preferred;
         let stands = ladder.height(self.granted);
         let is_lost = self.granted.is_some() && stands == 0;
         if self.fresh || is_lost {
             return ladder.top();
         }
-        if safe <= stands {
-            self.rising = None;
-            return stands;
-        }
-        let goal = ladder.layer(safe);
-        let (since, least) =
-            self.rising.map_or((now, goal), |(since, least)| (since, least.min(goal)));
-        self.rising = Some((since, least));
         if self.went_up.is_some_and(|at| now.saturating_duration_since(at) >= STABLE_AFTER) {
             self.hold = UPGRADE_HOLD;
         }
-        let is_due = now.saturating_duration_since(since) >= self.hold;
-        if is_due || wished { ladder.height(least).max(stands) } else { stands }
+        let safe =
+            self.safe.reaches(ladder, if wished { Duration::ZERO } else { self.patience() }, now);
+        let ample = self.ample.reaches(ladder, self.hold, now);
+        stands.max(safe).max(ample)
     }
 
-    /// Takes note of the height that the consumer got.
-    fn settle(&mut self, ladder: &Ladder<K>, height: usize, now: Instant) {
+    /// Takes note of the height that the consumer got. Returns whether it was forced down.
+    fn settle(&mut self, ladder: &Ladder<K>, height: usize, now: Instant) -> bool {
         let stood = ladder.height(self.granted);
         if height < stood {
-            let in_vain =
-                self.went_up.take().map(|at| now.saturating_duration_since(at) < STABLE_AFTER);
-            self.hold = match in_vain {
-                Some(true) => (2 * self.hold).clamp(BACK_OFF_MIN, BACK_OFF_MAX),
-                Some(false) => BACK_OFF_MIN,
+            let kept_for = self.went_up.take().map(|at| now.saturating_duration_since(at));
+            self.hold = match kept_for {
+                Some(time) if time < STABLE_AFTER => {
+                    (2 * self.hold).clamp(BACK_OFF_MIN, BACK_OFF_MAX)
+                }
+                Some(_) => BACK_OFF_MIN,
                 None => self.hold.max(BACK_OFF_MIN),
             };
         }
@@ -291,18 +306,56 @@ impl<K: Copy + Ord> State<K> {
         }
         // Moved, or allowed to and not able: the wait begins again.
         if height != stood || ladder.cap > stood {
-            self.rising = None;
+            (self.safe, self.ample) = (Rising::default(), Rising::default());
         }
         self.granted = ladder.layer(height);
         self.fresh = ladder.top() == 0;
+        height < stood
+    }
+
+    fn back_off(&mut self) {
+        self.hold = self.hold.max(BACK_OFF_MIN);
+        (self.safe, self.ample) = (Rising::default(), Rising::default());
+    }
+
+    /// How long headroom that is not ample must last.
+    fn patience(&self) -> Duration {
+        if self.hold > UPGRADE_HOLD { BACK_OFF_MAX } else { UPGRADE_HOLD }
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        self.rising.map(|(since, _)| since + self.hold)
+        let safe = self.safe.0.map(|(since, _)| since + self.patience());
+        let ample = self.ample.0.map(|(since, _)| since + self.hold);
+        [safe, ample].into_iter().flatten().min()
     }
 }
 
-/// The part of `available` that may be planned with when something is added.
-fn without_headroom(available: u64) -> u64 {
-    (u128::from(available) * 100 / u128::from(100 + HEADROOM_PERCENT)) as u64
+impl Rising {
+    /// Takes note of the height that there is headroom for now.
+    fn track<K: Copy + Ord>(
+        &mut self,
+        ladder: &Ladder<K>,
+        granted: Option<Layer>,
+        height: usize,
+        now: Instant,
+    ) {
+        let goal = ladder.layer(height);
+        let chance = self.0.map_or((now, goal), |(since, least)| (since, least.min(goal)));
+        self.0 = (height > ladder.height(granted)).then_some(chance);
+    }
+
+    /// The height that there has been headroom for during the whole of `hold`; 0 if for none.
+    fn reaches<K: Copy + Ord>(&self, ladder: &Ladder<K>, hold: Duration, now: Instant) -> usize {
+        match self.0 {
+            Some((since, least)) if now.saturating_duration_since(since) >= hold => {
+                ladder.height(least)
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// The part of `available` that leaves `percent` of headroom.
+fn without_headroom(available: u64, percent: u64) -> u64 {
+    (u128::from(available) * 100 / u128::from(100 + percent)) as u64
 }

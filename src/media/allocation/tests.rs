@@ -206,8 +206,11 @@ fn down_at_once_and_up_after_headroom_has_lasted() {
     assert_eq!(spatial(&line.share(&wishes, 5000)), [Some(2)]);
     assert_eq!(spatial(&line.share(&wishes, 600)), [Some(1)], "at once");
     assert_eq!(spatial(&line.after(60_000, &wishes, 1600)), [Some(1)], "1.5 Mbit/s needs 1.68");
-    assert_eq!(spatial(&line.after(1900, &wishes, 1700)), [Some(1)], "backing off");
+    assert_eq!(spatial(&line.after(9900, &wishes, 1700)), [Some(1)], "was forced down: not yet");
     assert_eq!(spatial(&line.after(100, &wishes, 1700)), [Some(2)]);
+    line.share(&wishes, 600);
+    assert_eq!(spatial(&line.after(3900, &wishes, 2100)), [Some(1)], "backing off, now for 4 s");
+    assert_eq!(spatial(&line.after(100, &wishes, 2100)), [Some(2)], "1.5 Mbit/s and 40 %");
 }
 
 #[test]
@@ -266,10 +269,13 @@ fn a_higher_priority_takes_over_from_a_lower_one() {
     assert_eq!(spatial(&line.after(1000, &wishes, 700)), [Some(0), Some(1)]);
 }
 
-/// Most switches of any consumer within any 10 s of ten minutes, not counting the first grant, while the
-/// estimate swings by `swing` percent around `middle` kbit/s with this period.
+/// Most switches of any consumer within any 10 s of ten minutes, while the estimate swings by `swing`
+/// percent around `middle` kbit/s with this period. With one consumer all but the first grant count;
+/// several have ten seconds and two swings
+/// to settle among themselves.
 fn most_switches(wishes: &[Wish], middle: u64, swing: u64, period: u64, is_square: bool) -> usize {
     let mut line = Line::new();
+    let settled = if wishes.len() > 1 { 10_000.max(2 * period) } else { 0 };
     let mut last = vec![];
     let mut switches = vec![Vec::new(); wishes.len()];
     for millis in (0..600_000).step_by(100) {
@@ -279,7 +285,8 @@ fn most_switches(wishes: &[Wish], middle: u64, swing: u64, period: u64, is_squar
         line.millis = millis;
         let grants = line.share(wishes, available as u64);
         for (i, grant) in grants.iter().enumerate() {
-            if last.get(i).is_some_and(|before: &Grant<u32>| before.layer != grant.layer) {
+            let before = last.get(i).map_or(grant.layer, |before: &Grant<u32>| before.layer);
+            if before != grant.layer && millis >= settled {
                 switches[i].push(millis);
             }
         }
@@ -297,14 +304,14 @@ fn nobody_flaps_while_the_estimate_swings_around_a_layer() {
     let screen = [wish(7, Kind::Screen, 1, &[200, 1500]), wish(8, Kind::Audio, 1, &[40])];
     let mixed: Vec<_> = meeting.iter().cloned().chain(screen).collect();
     let mut worst = 0;
-    // Each at the points where one more layer just fits.
+    // Each at the points where one more layer just fits. Slower swings are followed.
     for (wishes, middles) in [
         (&alone, vec![150, 500, 1500]),
         (&meeting, vec![600, 900, 1200, 2400, 3200, 7200]),
         (&mixed, vec![840, 1140, 2340, 4740, 8740]),
     ] {
         for middle in middles {
-            for period in [300, 700, 2000, 5000, 10_000, 20_000] {
+            for period in [300, 700, 2000, 5000, 10_000, 15_000] {
                 for is_square in [true, false] {
                     let most = most_switches(wishes, middle, 10, period, is_square);
                     assert!(most <= 1, "{most} in 10 s around {middle} kbit/s, period {period} ms");
@@ -330,7 +337,7 @@ fn greater_swings_anywhere_are_tamed() {
         "estimate swings by 30 %: worst {worst}, mean {:.2} in 10 s",
         f64::from(sum as u32) / f64::from(runs)
     );
-    assert!(worst <= 2, "{worst}");
+    assert!(worst <= 1, "{worst}");
 }
 
 fn any_wish(id: u32) -> impl Strategy<Value = Wish> {

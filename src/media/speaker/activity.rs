@@ -6,11 +6,11 @@ use crate::media::speaker::{SILENT, SUMMARY_SLOTS, Summary};
 /// and noise has been found out before.
 pub const EVIDENCE_SLOTS: u8 = 17;
 
-/// Spread over this many blocks of 100 ms, which is longer than a cough too, fewer slots do:
-/// [`SPREAD_EVIDENCE_SLOTS`].
+/// Spread over this many blocks of 100 ms, which is longer than a cough too, fewer slots
+/// will do.
 pub const EVIDENCE_BLOCKS: usize = 5;
 
-/// More than the clicks of somebody who types.
+/// How many then: more than the clicks of somebody who types.
 pub const SPREAD_EVIDENCE_SLOTS: u8 = 12;
 
 /// Blocks that are looked at for evidence: a pause between words is allowed.
@@ -44,7 +44,7 @@ const ACTIVE_LEVEL: u8 = 60;
 /// Neither is a slot that is so much quieter than the loudest of the last second: it is the echo.
 const ECHO: u8 = 28;
 
-/// A block is active if so many of its slots are.
+/// A block is sound, not a click, if so many of its slots are.
 const ACTIVE_SLOTS: u8 = 3;
 
 /// The last second of one member, in blocks of 100 ms, newest first.
@@ -113,7 +113,7 @@ impl Activity {
         if before.active > newest.active { before } else { newest }
     }
 
-    /// Active blocks of the last second, the newer half weighing three times as much: 0 to N3.
+    /// Activity over the last second, the newer half weighing seven times as much: 0 to N3.
     pub(super) fn long(&self) -> usize {
         let (newer, older) = self.blocks.split_at(N3 / 2);
         let count = |half: &[Block]| half.iter().map(|b| usize::from(b.active)).sum::<usize>();

@@ -15,7 +15,7 @@ pub const MARGIN: u8 = 10;
 pub const EVEN_SLOTS: usize = 16;
 
 /// How far even noise moves, in dB. Syllables move by twice that and more.
-pub const EVEN_RANGE: u8 = 6;
+pub const EVEN_RANGE: u8 = 5;
 
 /// Sound below -80 dBov is no sound (mediasoup's threshold for level reports).
 const LOWEST_VOLUME: u8 = 47;

@@ -6,11 +6,11 @@
 //!
 //! As in the paper, activity is scored over three spans (20 ms, 100 ms, 1 s), and a challenger must beat
 //! the dominant speaker in all three. Beyond the paper:
-//! - a challenger must have been heard through [`EVIDENCE_BLOCKS`], which no cough or click reaches, so
-//!   that a silent room is no easy prey;
+//! - a challenger must have been heard for [`EVIDENCE_SLOTS`], or through [`EVIDENCE_BLOCKS`], of the last
+//!   600 ms, which no cough or click reaches, so that a silent room is no easy prey;
 //! - noise that begins in the middle of a call is known by its evenness within [`EVEN_SLOTS`], not only
 //!   after the 15 s that its level takes to become the floor;
-//! - in the 1 s score the newer half weighs three times as much as the older, so that turns are seen
+//! - in the 1 s score the newer half weighs seven times as much as the older, so that turns are seen
 //!   in time, and decisions are taken as the summaries come instead of every 300 ms.
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ mod speakers;
 #[cfg(test)]
 mod tests;
 
-pub use self::activity::{EVIDENCE_BLOCKS, EVIDENCE_SLOTS};
+pub use self::activity::{EVIDENCE_BLOCKS, EVIDENCE_SLOTS, SPREAD_EVIDENCE_SLOTS};
 pub use self::loudness::{EVEN_RANGE, EVEN_SLOTS, FLOOR_WINDOW, Loudness, MARGIN};
 pub use self::speakers::{Change, LOUDEST_HOLD, MAX_MEMBERS, SILENCE, Speakers};
 
