@@ -43,6 +43,16 @@ impl Reach {
         bits.checked_sub(1).map(|highest| (highest / 4) as u8)
     }
 
+    /// Whether temporal layer `temporal` is forwarded of this spatial layer and of all below, which it may refer to.
+    pub fn flows(self, spatial: u8, temporal: u8) -> bool {
+        (0..=spatial).all(|layer| self.of(layer) > temporal)
+    }
+
+    /// The highest spatial layer of which temporal layer `temporal` flows.
+    pub fn top_above(self, temporal: u8) -> Option<u8> {
+        (0..MAX_LAYERS).take_while(|&spatial| self.of(spatial) > temporal).last()
+    }
+
     /// What is left without higher layers than these.
     pub fn within(self, spatial: u8, temporal: u8) -> Self {
         let mut clipped = Self::default();
