@@ -146,6 +146,20 @@ impl Picture {
         Self { forwarded: 0, skipped: 0, top: allowed.top().unwrap_or(0), allowed }
     }
 
+    /// A frame of these layers did not flow, but is forwarded: the spatial layers that flowed as far as its own may be
+    /// taken up with it, even when their frames come late.
+    pub fn take_up(&mut self, spatial: u8, temporal: u8) {
+        let before = self.allowed.of(spatial);
+        if before == 0 {
+            return;
+        }
+        let last = self.allowed.top_above(before - 1).unwrap_or(0);
+        for layer in 0..=last {
+            self.allowed.raise(layer, temporal + 1);
+        }
+        self.top = self.top.max(last);
+    }
+
     pub fn decide(&mut self, spatial: u8, forward: bool) {
         let set = if forward { &mut self.forwarded } else { &mut self.skipped };
         *set |= 1 << spatial;

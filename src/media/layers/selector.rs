@@ -250,9 +250,7 @@ impl Flow {
         }
         if forward {
             if !flows && let Some(picture) = self.pictures.picture(number) {
-                // The layers above that have flowed as far as this one will be taken up with it.
-                let before = picture.allowed.of(frame.spatial).max(1) - 1;
-                picture.top = picture.allowed.top_above(before).unwrap_or(0).max(picture.top);
+                picture.take_up(frame.spatial, frame.temporal);
             }
             self.take_up(number, frame);
         } else {
@@ -292,8 +290,9 @@ impl Flow {
                 // packet has its marker already.
                 picture.top = self.limit.spatial;
             } else if !begins_picture {
-                let first = self.pictures.picture(self.picture_start);
-                picture.top = first.map_or(0, |first| first.top);
+                let first = self.pictures.picture(self.picture_start).copied();
+                (picture.top, picture.allowed) =
+                    first.map_or((0, picture.allowed), |first| (first.top, first.allowed));
             } else {
                 picture.top = picture.allowed.top_above(frame.temporal).unwrap_or(0);
             }
