@@ -60,6 +60,8 @@ struct Shift {
 struct Picture {
     number: u32,
     encoding: u8,
+    /// Its last frame so far.
+    frame: u32,
     damaged: bool,
     /// Whether the last packet had the marker bit.
     ended: bool,
@@ -129,9 +131,9 @@ impl Decoder {
             && picture.encoding == stamp.encoding
         {
             picture.damaged |= self.lost;
-            let gains = stamp.index == 0 && stamp.spatial > 0;
+            let gains = stamp.frame != picture.frame && stamp.spatial > 0;
             assert!(!picture.ended || gains, "a marker inside of a picture: {stamp:?}");
-            picture.ended = marker;
+            (picture.ended, picture.frame) = (marker, stamp.frame);
             return;
         }
         if let Some(before) = &self.picture {
@@ -141,6 +143,7 @@ impl Decoder {
         self.picture = Some(Picture {
             number: stamp.picture,
             encoding: stamp.encoding,
+            frame: stamp.frame,
             damaged: self.lost,
             ended: marker,
         });

@@ -66,7 +66,8 @@ pub struct Encoder {
     tl0: u8,
     /// What the first picture id, TL0PICIDX and frame number are above 0.
     offset: u16,
-    long_ids: bool,
+    /// Picture ids have 15 bits, not 7.
+    pub long_ids: bool,
 }
 
 /// Pictures after which the references repeat.
@@ -89,7 +90,7 @@ impl Encoder {
             frames: Vec::new(),
             tl0: offset as u8,
             offset,
-            long_ids: !offset.is_multiple_of(5),
+            long_ids: true,
         }
     }
 

@@ -28,6 +28,8 @@ pub struct FrameInfo {
     pub numbered_by_frame: bool,
     /// What the frame refers to.
     pub references: References,
+    /// It also refers to the next lower spatial layer of its picture; only said where pictures are numbered.
+    pub inter_layer: bool,
     /// Counts the frames of temporal layer 0.
     pub tl0: Option<u8>,
     /// The frame number of the dependency descriptor.
@@ -43,7 +45,7 @@ pub struct Number {
     pub bits: u8,
 }
 
-/// What a frame refers to, as far as its packets say.
+/// What a frame refers to, as far as its packets say, besides lower spatial layers of its picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum References {
     /// Anything before it in its own and lower temporal layers.
@@ -57,8 +59,6 @@ pub enum References {
         earlier: u64,
         /// It also refers to frames further back.
         far: bool,
-        /// It refers to the next lower spatial layer of its picture; only with picture numbers.
-        inter_layer: bool,
     },
 }
 
@@ -73,7 +73,37 @@ pub struct Structure {
 
 impl References {
     /// No references at all.
-    pub const NONE: Self = Self::Listed { earlier: 0, far: false, inter_layer: false };
+    pub const NONE: Self = Self::Listed { earlier: 0, far: false };
+}
+
+impl Structure {
+    /// The references of picture `number` by the pattern that the stream announced, as distances. A pattern that
+    /// cannot be the picture's, because the one that came with its key picture is missing, is forgotten.
+    fn pattern(
+        &mut self,
+        descriptor: &vp9::Descriptor,
+        payload: &[u8],
+        number: Number,
+        temporal: u8,
+    ) -> Option<[u8; 3]> {
+        if descriptor.spatial_layers.is_some() {
+            self.group = descriptor.group(payload).map(|group| (group, number));
+        }
+        let (group, at) = self.group.as_ref()?;
+        let distance = number.since(*at);
+        if distance > number.mask() / 2 {
+            // Sent before the pattern was.
+            return None;
+        }
+        let picture = group.picture(distance);
+        let is_lowest = descriptor.layer.is_none_or(|layer| layer.spatial == 0);
+        let begins_anew = is_lowest && !descriptor.inter_picture && distance != 0;
+        if begins_anew || picture.temporal != temporal {
+            self.group = None;
+            return None;
+        }
+        Some(picture.references)
+    }
 }
 
 impl Number {
@@ -141,6 +171,7 @@ impl FrameInfo {
             number: None,
             numbered_by_frame: false,
             references: References::Unknown,
+            inter_layer: false,
             tl0: None,
             dependency_number: None,
         }
@@ -171,29 +202,23 @@ impl FrameInfo {
         self.key_frame = vp9::is_key_frame_start(payload);
         let Some(number) = descriptor.picture_id.map(Number::from) else { return };
         self.number = Some(number);
-        if descriptor.spatial_layers.is_some() {
-            structure.group = descriptor.group(payload).map(|group| (group, number));
-        }
-        let mut inter_layer = false;
         let mut switching_up = false;
         if let Some(layer) = descriptor.layer {
             (self.spatial, self.temporal) = (layer.spatial, layer.temporal);
             self.tl0 = layer.tl0_picture_index;
-            inter_layer = layer.inter_layer && layer.spatial > 0;
+            self.inter_layer = layer.inter_layer && layer.spatial > 0;
             switching_up = layer.switching_up && layer.temporal > 0;
         }
+        let pattern = structure.pattern(&descriptor, payload, number, self.temporal);
         let listed = if !descriptor.inter_picture {
             Some([0; 3])
         } else if descriptor.flexible {
             Some(descriptor.references)
         } else {
-            let pattern =
-                structure.group.as_ref().map(|(group, at)| group.picture(number.since(*at)));
-            // A pattern that does not fit the picture says nothing about it.
-            pattern.filter(|picture| picture.temporal == self.temporal).map(|p| p.references)
+            pattern
         };
         self.references = match listed {
-            Some(distances) => listed_pictures(distances, inter_layer),
+            Some(distances) => listed_pictures(distances),
             // RFC 9628 promises this for layers above the picture's own; encoders set the bit where the
             // picture itself refers to lower layers only.
             None if switching_up => References::Below,
@@ -211,16 +236,12 @@ impl FrameInfo {
         (self.spatial, self.temporal) = (found.spatial, found.temporal);
         self.number = Some(Number { value: descriptor.frame_number, bits: 16 });
         self.numbered_by_frame = true;
-        self.references = References::Listed {
-            earlier: found.references,
-            far: found.refers_far,
-            inter_layer: false,
-        };
+        self.references = References::Listed { earlier: found.references, far: found.refers_far };
     }
 }
 
 /// Distances in pictures, of which 0 stands for none, as a mask.
-fn listed_pictures(distances: [u8; 3], inter_layer: bool) -> References {
+fn listed_pictures(distances: [u8; 3]) -> References {
     let (mut earlier, mut far) = (0, false);
     for distance in distances.into_iter().filter(|distance| *distance > 0) {
         match 1u64.checked_shl(u32::from(distance) - 1) {
@@ -228,5 +249,5 @@ fn listed_pictures(distances: [u8; 3], inter_layer: bool) -> References {
             None => far = true,
         }
     }
-    References::Listed { earlier, far, inter_layer }
+    References::Listed { earlier, far }
 }

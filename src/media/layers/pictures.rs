@@ -43,6 +43,16 @@ impl Reach {
         bits.checked_sub(1).map(|highest| (highest / 4) as u8)
     }
 
+    /// Whether temporal layer `temporal` is forwarded of this spatial layer and of all below, which it may refer to.
+    pub fn flows(self, spatial: u8, temporal: u8) -> bool {
+        (0..=spatial).all(|layer| self.of(layer) > temporal)
+    }
+
+    /// The highest spatial layer of which temporal layer `temporal` flows.
+    pub fn top_above(self, temporal: u8) -> Option<u8> {
+        (0..MAX_LAYERS).take_while(|&spatial| self.of(spatial) > temporal).last()
+    }
+
     /// What is left without higher layers than these.
     pub fn within(self, spatial: u8, temporal: u8) -> Self {
         let mut clipped = Self::default();
@@ -134,6 +144,20 @@ impl Pictures {
 impl Picture {
     pub fn new(allowed: Reach) -> Self {
         Self { forwarded: 0, skipped: 0, top: allowed.top().unwrap_or(0), allowed }
+    }
+
+    /// A frame of these layers did not flow, but is forwarded: the spatial layers that flowed as far as its own may be
+    /// taken up with it, even when their frames come late.
+    pub fn take_up(&mut self, spatial: u8, temporal: u8) {
+        let before = self.allowed.of(spatial);
+        if before == 0 {
+            return;
+        }
+        let last = self.allowed.top_above(before - 1).unwrap_or(0);
+        for layer in 0..=last {
+            self.allowed.raise(layer, temporal + 1);
+        }
+        self.top = self.top.max(last);
     }
 
     pub fn decide(&mut self, spatial: u8, forward: bool) {

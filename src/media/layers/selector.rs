@@ -230,20 +230,14 @@ impl Flow {
             self.begin_frame(kind, target, number, frame);
         }
         let Some(picture) = self.pictures.picture(number).copied() else { return false };
-        let flows = frame.temporal < picture.allowed.of(frame.spatial);
+        let flows = picture.allowed.flows(frame.spatial, frame.temporal);
         let is_wanted =
             frame.spatial <= self.limit.spatial && frame.temporal <= self.limit.temporal;
         let may_take_up = !is_late && is_wanted;
-        let forward = match frame.references {
-            References::Unknown => flows,
-            References::Below => {
-                flows || may_take_up && frame.temporal <= self.reach.of(frame.spatial)
-            }
-            References::Listed { .. } => match self.references(number, frame) {
-                Fate::Forwarded => flows || may_take_up,
-                Fate::Skipped => false,
-                Fate::Unknown => flows,
-            },
+        let forward = match self.references(number, slot, frame) {
+            Fate::Forwarded => flows || may_take_up,
+            Fate::Skipped => false,
+            Fate::Unknown => flows,
         };
         if let Some(picture) = self.pictures.picture(number) {
             picture.decide(slot, forward);
@@ -255,6 +249,9 @@ impl Flow {
             return forward;
         }
         if forward {
+            if !flows && let Some(picture) = self.pictures.picture(number) {
+                picture.take_up(frame.spatial, frame.temporal);
+            }
             self.take_up(number, frame);
         } else {
             self.reach.lower(frame.spatial, frame.temporal);
@@ -293,8 +290,11 @@ impl Flow {
                 // packet has its marker already.
                 picture.top = self.limit.spatial;
             } else if !begins_picture {
-                let top = self.pictures.picture(self.picture_start).map_or(0, |first| first.top);
-                picture.top = top.max(picture.top);
+                let first = self.pictures.picture(self.picture_start).copied();
+                (picture.top, picture.allowed) =
+                    first.map_or((0, picture.allowed), |first| (first.top, first.allowed));
+            } else {
+                picture.top = picture.allowed.top_above(frame.temporal).unwrap_or(0);
             }
             self.pictures.advance(number, picture);
         }
@@ -303,7 +303,7 @@ impl Flow {
     /// The frame is forwarded, and with it what depends on it alone.
     fn take_up(&mut self, number: u64, frame: &FrameInfo) {
         let is_fresh = match frame.references {
-            References::Listed { earlier, far: false, .. } => {
+            References::Listed { earlier, far: false } => {
                 let in_picture = if frame.numbered_by_frame {
                     number - self.picture_start.min(number)
                 } else {
@@ -322,11 +322,12 @@ impl Flow {
 
     /// The frames that this one refers to and that have not come yet are needed now, whatever is wanted when they do.
     fn await_references(&mut self, number: u64, frame: &FrameInfo) {
-        let References::Listed { mut earlier, .. } = frame.references else { return };
         let slot = if frame.numbered_by_frame { 0 } else { frame.spatial };
-        while earlier != 0 {
-            let reference = number.saturating_sub(u64::from(earlier.trailing_zeros()) + 1);
-            earlier &= earlier - 1;
+        let earlier = match frame.references {
+            References::Listed { earlier, .. } => earlier,
+            References::Unknown | References::Below => 0,
+        };
+        for reference in distances(earlier).map(|distance| number.saturating_sub(distance)) {
             if self.pictures.fate(reference, slot) != Fate::Unknown {
                 continue;
             }
@@ -338,26 +339,27 @@ impl Flow {
     }
 
     /// What became of the frames that this one refers to: the worst of them.
-    fn references(&self, number: u64, frame: &FrameInfo) -> Fate {
-        let References::Listed { mut earlier, far, inter_layer } = frame.references else {
-            return Fate::Unknown;
+    fn references(&self, number: u64, slot: u8, frame: &FrameInfo) -> Fate {
+        let mut worst = Fate::Forwarded;
+        let mut note = |fate| match fate {
+            Fate::Skipped => worst = Fate::Skipped,
+            Fate::Unknown if worst == Fate::Forwarded => worst = Fate::Unknown,
+            Fate::Unknown | Fate::Forwarded => {}
         };
-        let mut worst = if far { Fate::Unknown } else { Fate::Forwarded };
-        let slot = if frame.numbered_by_frame { 0 } else { frame.spatial };
-        if inter_layer {
-            match self.pictures.fate(number, slot.saturating_sub(1)) {
-                Fate::Skipped => return Fate::Skipped,
-                Fate::Unknown => worst = Fate::Unknown,
-                Fate::Forwarded => {}
-            }
+        if frame.inter_layer {
+            note(self.pictures.fate(number, slot.saturating_sub(1)));
         }
-        while earlier != 0 {
-            let distance = u64::from(earlier.trailing_zeros()) + 1;
-            earlier &= earlier - 1;
-            match self.pictures.fate(number.saturating_sub(distance), slot) {
-                Fate::Skipped => return Fate::Skipped,
-                Fate::Unknown => worst = Fate::Unknown,
-                Fate::Forwarded => {}
+        match frame.references {
+            References::Unknown => note(Fate::Unknown),
+            References::Below if frame.temporal <= self.reach.of(frame.spatial) => {}
+            References::Below => note(Fate::Unknown),
+            References::Listed { earlier, far } => {
+                if far {
+                    note(Fate::Unknown);
+                }
+                for distance in distances(earlier) {
+                    note(self.pictures.fate(number.saturating_sub(distance), slot));
+                }
             }
         }
         worst
@@ -370,6 +372,15 @@ impl Flow {
         let newest = self.pictures.newest().unwrap_or(number);
         wanted && self.reach.of(spatial) == 0 && newest.saturating_sub(number) < BLOCKED_FOR
     }
+}
+
+/// How far back the frames of a mask lie, 1 to 64.
+fn distances(mut earlier: u64) -> impl Iterator<Item = u64> {
+    core::iter::from_fn(move || {
+        let distance = (earlier != 0).then(|| u64::from(earlier.trailing_zeros()) + 1);
+        earlier &= earlier.wrapping_sub(1);
+        distance
+    })
 }
 
 /// The highest layers to forward of `encoding`, on the way to `target`.

@@ -55,7 +55,10 @@ impl Room {
     pub fn new(kind: Kind, shape: Shape, encodings: u8, offset: u16) -> Self {
         let encoder = |index: u8| {
             let seq = 65_500 + 17 * u64::from(index);
-            Encoder::new(shape, index, seq, offset.wrapping_mul(u16::from(index) * 7 + 1))
+            let offset_of_this = offset.wrapping_mul(u16::from(index) * 7 + 1);
+            let mut encoder = Encoder::new(shape, index, seq, offset_of_this);
+            encoder.long_ids = !offset.is_multiple_of(5);
+            encoder
         };
         Self {
             encoders: (0..encodings).map(encoder).collect(),
@@ -95,6 +98,24 @@ impl Room {
         let (packet, frame) = &self.encodings[index].history[&seq];
         let verdict = self.selector.admit(index as u8, SeqNo(seq), frame);
         self.last = Some(verdict);
+        if std::env::var("TRACE").is_ok() {
+            let st = super::streams::Stamp::read(&packet.payload);
+            eprintln!(
+                "seq {seq} e{} f{} p{} s{} t{} key{} {}/{} refs {:?} -> {verdict:?} target {:?} cur {:?} {:?}",
+                st.encoding,
+                st.frame,
+                st.picture,
+                st.spatial,
+                st.temporal,
+                st.key,
+                st.index,
+                st.count,
+                st.references,
+                self.selector.target(),
+                self.selector.current(),
+                frame.references
+            );
+        }
         let shift = self.picture_ids.shift(frame, verdict);
         let Verdict::Forward { marker, switch } = verdict else {
             if verdict == Verdict::Skip {
