@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 
-use super::lab::{Client, Lab, OPUS, VP8, text};
+use super::lab::{Client, Lab, OPUS, VP8, announced, mailbox, text};
+use crate::control::hub;
 use crate::control::questions::{ANSWER_WITHIN, MAX_QUESTIONS};
+use crate::control::rooms::Rooms;
+use crate::control::session::{Caller, Outgoing};
 use crate::control::speakers::{MAX_LEVELS_INTERVAL, MIN_LEVELS_INTERVAL};
 use crate::id::{Codec, MediaKind, ProducerId, Rid, RoomKey, Ssrc};
 use crate::shard::mailbox::{
@@ -354,6 +358,30 @@ fn a_shard_that_does_not_answer_costs_a_504() {
     assert_eq!(lab.rooms.next_deadline(), None);
     lab.answer(HOME, token, None);
     assert_eq!(ada.responses(), [], "too late");
+}
+
+/// The hub wakes up for a deadline though nobody sends it anything.
+#[tokio::test]
+async fn the_hub_gives_up_on_a_silent_shard_by_itself() {
+    let (mailbox, _silent) = mailbox(0);
+    let (hub, inbox) = hub::new();
+    let (_events, events) = mpsc::unbounded_channel();
+    let running = tokio::spawn(inbox.run(Rooms::new(announced(), vec![mailbox]), events));
+    let (id, mut line) = hub.open(Caller::default()).await.unwrap();
+    let mut ask = async |tag, method: &str, data| {
+        hub.request(id, tag, method.to_owned(), data).await;
+        match timeout(5 * ANSWER_WITHIN, line.outgoing.recv()).await.expect("in time") {
+            Some(Outgoing::Response { result, .. }) => result,
+            other => panic!("{other:?}"),
+        }
+    };
+    ask(1, "joinRoom", json!({ "roomId": "r", "peerId": "p" })).await.unwrap();
+    let transport = ask(2, "createWebRtcTransport", json!({})).await.unwrap()["id"].clone();
+    let refusal = ask(3, "getTransportStats", json!({ "transportId": transport })).await;
+    assert_eq!(refusal.unwrap_err().status, 504);
+    hub.stop().await;
+    hub.closed(id).await;
+    running.await.unwrap();
 }
 
 #[test]
