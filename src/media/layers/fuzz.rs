@@ -75,3 +75,19 @@ fn rewrite_targets(element: &[u8], structure: Option<&dependency::Structure>) {
     assert_eq!(after.descriptor.frame_number, before.descriptor.frame_number);
     assert_eq!((after.references, after.spatial), (before.references, before.spatial));
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngCore, SeedableRng};
+
+    #[test]
+    fn random_bytes_break_nothing() {
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut data = [0; 600];
+        for len in 0..3000 {
+            rng.fill_bytes(&mut data);
+            super::layers(&data[..len % 600]);
+        }
+    }
+}

@@ -146,6 +146,11 @@ impl Picture {
         Self { forwarded: 0, skipped: 0, top: allowed.top().unwrap_or(0), allowed }
     }
 
+    /// The same for another frame of the picture.
+    pub fn undecided(self) -> Self {
+        Self { forwarded: 0, skipped: 0, ..self }
+    }
+
     /// A frame of these layers did not flow, but is forwarded: the spatial layers that flowed as far as its own may be
     /// taken up with it, even when their frames come late.
     pub fn take_up(&mut self, spatial: u8, temporal: u8) {

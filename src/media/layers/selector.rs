@@ -237,6 +237,10 @@ impl Flow {
         let forward = match self.references(number, slot, frame) {
             Fate::Forwarded => flows || may_take_up,
             Fate::Skipped => false,
+            // All that is missing belongs to this very picture, and is on its way.
+            Fate::Unknown if may_take_up && frame.spatial > 0 && self.is_fresh(number, frame) => {
+                flows || picture.allowed.flows(frame.spatial - 1, frame.temporal)
+            }
             Fate::Unknown => flows,
         };
         if let Some(picture) = self.pictures.picture(number) {
@@ -266,58 +270,59 @@ impl Flow {
 
     /// A frame that is not older than any other comes: its picture may be a new one.
     fn begin_frame(&mut self, kind: Kind, target: Layer, number: u64, frame: &FrameInfo) {
-        let is_new = self.pictures.newest() != Some(number);
+        let newest = self.pictures.newest();
+        if newest == Some(number) {
+            return;
+        }
         let continues_picture = frame.numbered_by_frame
+            && newest.is_some()
             && frame.spatial > self.last_spatial
             && number > self.picture_start;
-        let begins_picture = is_new && !continues_picture;
-        if begins_picture {
-            self.picture_start = number;
-        }
         self.last_spatial = frame.spatial;
-        if begins_picture {
-            // Frames that are still missing belong to the old limit.
-            let old = Picture::new(self.allowed());
-            if self.pictures.newest().is_some() && number > 0 {
-                self.pictures.advance(number - 1, old);
-            }
-            self.limit = limit(kind, self.encoding, target, self.limit);
+        if continues_picture {
+            let first = self.pictures.picture(self.picture_start).copied();
+            let picture = Picture::new(self.allowed());
+            self.pictures.advance(number, first.map_or(picture, Picture::undecided));
+            return;
         }
-        if is_new {
-            let mut picture = Picture::new(self.allowed());
-            if begins_picture && frame.spatial == 0 && frame.references == References::NONE {
-                // The other layers of a key picture will be taken up as they come. Where they do not, the
-                // packet has its marker already.
-                picture.top = self.limit.spatial;
-            } else if !begins_picture {
-                let first = self.pictures.picture(self.picture_start).copied();
-                (picture.top, picture.allowed) =
-                    first.map_or((0, picture.allowed), |first| (first.top, first.allowed));
-            } else {
-                picture.top = picture.allowed.top_above(frame.temporal).unwrap_or(0);
-            }
-            self.pictures.advance(number, picture);
+        // The frames of lower layers that are missing belong to this picture, those before to the one before, for
+        // which the old limit holds.
+        let below = if frame.numbered_by_frame { u64::from(frame.spatial) } else { 0 };
+        let earliest = newest.map_or(number, |newest| newest + 1);
+        self.picture_start = number.saturating_sub(below).max(earliest);
+        if newest.is_some() {
+            self.pictures.advance(self.picture_start - 1, Picture::new(self.allowed()));
         }
+        self.limit = limit(kind, self.encoding, target, self.limit);
+        let mut picture = Picture::new(self.allowed());
+        if frame.spatial == 0 && frame.references == References::NONE {
+            // All layers of a key picture can be taken up. Where they do not come, the last packet has its marker
+            // already.
+            for spatial in 0..=self.limit.spatial {
+                picture.allowed.set(spatial, self.limit.temporal + 1);
+            }
+            picture.top = self.limit.spatial;
+        } else {
+            picture.top = picture.allowed.top_above(frame.temporal).unwrap_or(0);
+        }
+        self.pictures.advance(number, picture);
     }
 
     /// The frame is forwarded, and with it what depends on it alone.
     fn take_up(&mut self, number: u64, frame: &FrameInfo) {
-        let is_fresh = match frame.references {
-            References::Listed { earlier, far: false } => {
-                let in_picture = if frame.numbered_by_frame {
-                    number - self.picture_start.min(number)
-                } else {
-                    0
-                };
-                earlier.checked_shr(in_picture.min(64) as u32).unwrap_or(0) == 0
-            }
-            _ => false,
-        };
-        let reach = if is_fresh { Reach::ALL } else { frame.temporal + 1 };
+        let reach = if self.is_fresh(number, frame) { Reach::ALL } else { frame.temporal + 1 };
         self.reach.raise(frame.spatial, reach);
         if let Some(picture) = self.pictures.picture(number) {
             picture.top = picture.top.max(frame.spatial);
         }
+    }
+
+    /// Whether the frame refers to no earlier picture, so that its layer can begin with it.
+    fn is_fresh(&self, number: u64, frame: &FrameInfo) -> bool {
+        let References::Listed { earlier, far: false } = frame.references else { return false };
+        let start = if frame.numbered_by_frame { self.picture_start.min(number) } else { number };
+        let in_picture = u32::try_from(number - start).unwrap_or(u32::MAX);
+        earlier.checked_shr(in_picture).unwrap_or(0) == 0
     }
 
     /// The frames that this one refers to and that have not come yet are needed now, whatever is wanted when they do.

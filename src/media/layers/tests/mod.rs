@@ -6,5 +6,6 @@ mod room;
 mod runs;
 #[path = "../../../../tests/sim/streams.rs"]
 mod streams;
+mod switches;
 
 use crate::wire;

@@ -98,24 +98,6 @@ impl Room {
         let (packet, frame) = &self.encodings[index].history[&seq];
         let verdict = self.selector.admit(index as u8, SeqNo(seq), frame);
         self.last = Some(verdict);
-        if std::env::var("TRACE").is_ok() {
-            let st = super::streams::Stamp::read(&packet.payload);
-            eprintln!(
-                "seq {seq} e{} f{} p{} s{} t{} key{} {}/{} refs {:?} -> {verdict:?} target {:?} cur {:?} {:?}",
-                st.encoding,
-                st.frame,
-                st.picture,
-                st.spatial,
-                st.temporal,
-                st.key,
-                st.index,
-                st.count,
-                st.references,
-                self.selector.target(),
-                self.selector.current(),
-                frame.references
-            );
-        }
         let shift = self.picture_ids.shift(frame, verdict);
         let Verdict::Forward { marker, switch } = verdict else {
             if verdict == Verdict::Skip {
