@@ -192,6 +192,9 @@ impl Flow {
         let Some(number) = frame.number else {
             // Nothing can be left out of a stream without numbers; in another one, such a packet is a
             // malformed part of the frame before.
+            if self.pictures.newest().is_none() {
+                self.reach.set(0, Reach::ALL);
+            }
             return self.forwards.then_some(false);
         };
         let mut number = self.pictures.extend(number);

@@ -61,7 +61,7 @@ fn the_old_encoding_goes_on_until_the_new_ones_key_frame() {
     assert_eq!((room.selector.current(), room.selector.needs_key_frame()), (layer(2, 2), None));
     let decoder = room.decode(Format::Vp8);
     assert_eq!(decoder.switches, 2);
-    assert_eq!(decoder.frames.iter().map(|(_, count)| count).sum::<usize>(), 9 + 5 + 1 + 1);
+    assert_eq!(decoder.frames.values().sum::<usize>(), 9 + 5 + 1 + 1);
 }
 
 #[test]
