@@ -73,15 +73,7 @@ impl Reception {
 
     /// What [`Self::report`] said last; all zero before.
     pub fn latest(&self) -> ReportBlock {
-        self.latest.unwrap_or(ReportBlock {
-            ssrc: Ssrc(0),
-            fraction_lost: 0,
-            cumulative_lost: 0,
-            highest_sequence: 0,
-            jitter: 0,
-            last_sr: 0,
-            delay_since_last_sr: 0,
-        })
+        self.latest.unwrap_or(ReportBlock::empty(Ssrc(0)))
     }
 
     /// Whether a packet arrived within `window` before `now`.

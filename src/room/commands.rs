@@ -195,6 +195,9 @@ impl Engine {
     ) {
         let Some(&key) = self.producer_keys.get(&id) else { return };
         self.producers[key].paused = paused;
+        if paused {
+            self.silence(now, key, out);
+        }
         let consumers = self.producers[key].consumers.clone();
         for consumer in consumers {
             if paused {

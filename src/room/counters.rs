@@ -1,5 +1,7 @@
 //! What an engine did and what it refused: counters instead of log lines.
 
+use std::fmt;
+
 /// Why something was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -46,13 +48,36 @@ pub enum Drop {
     TooLarge,
 }
 
-/// Number of [`Drop`] reasons.
-const REASONS: usize = Drop::TooLarge as usize + 1;
+impl Drop {
+    /// Every reason, in the order of the enum.
+    const ALL: [Self; Self::TooLarge as usize + 1] = [
+        Self::UnknownProtocol,
+        Self::UnknownUfrag,
+        Self::UnknownAddress,
+        Self::BadStun,
+        Self::EarlyDtls,
+        Self::BadDtls,
+        Self::NoKeys,
+        Self::Closed,
+        Self::Forged,
+        Self::Replayed,
+        Self::TooManySsrcs,
+        Self::MalformedRtp,
+        Self::MalformedRtcp,
+        Self::UnknownSsrc,
+        Self::OutboxFull,
+        Self::ParcelQueueFull,
+        Self::NotInHistory,
+        Self::ResentLately,
+        Self::ResendBudget,
+        Self::TooLarge,
+    ];
+}
 
 /// Totals since the engine began.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Counters {
-    drops: [u64; REASONS],
+    drops: [u64; Drop::ALL.len()],
     /// RTP packets opened.
     pub rtp_in: u64,
     /// RTP packets sealed and sent.
@@ -77,5 +102,36 @@ impl Counters {
     /// All drops together.
     pub fn dropped_in_all(&self) -> u64 {
         self.drops.iter().sum()
+    }
+}
+
+/// Drops by name, and only those that there were.
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        map.entry(&"rtp_in", &self.rtp_in).entry(&"rtp_out", &self.rtp_out);
+        map.entry(&"rtx_out", &self.rtx_out);
+        map.entry(&"key_frame_requests", &self.key_frame_requests);
+        for reason in Drop::ALL.into_iter().filter(|reason| self.dropped(*reason) > 0) {
+            map.entry(&reason, &self.dropped(reason));
+        }
+        map.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_count() {
+        let mut counters = Counters::default();
+        for (times, reason) in Drop::ALL.into_iter().enumerate() {
+            (0..times).for_each(|_| counters.drop(reason));
+        }
+        for (times, reason) in Drop::ALL.into_iter().enumerate() {
+            assert_eq!(counters.dropped(reason), times as u64, "{reason:?}");
+        }
+        assert!(format!("{counters:?}").contains("Forged: "));
     }
 }

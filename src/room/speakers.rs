@@ -44,7 +44,7 @@ impl Engine {
         self.tell_home(now, key, Some(summary), out);
     }
 
-    /// A producer of audio is gone: its room forgets its voice.
+    /// A producer of audio is gone or paused: its room forgets its voice.
     pub(super) fn silence(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         if self.producers[key].loudness.is_some() {
             self.tell_home(now, key, None, out);

@@ -407,3 +407,30 @@ fn a_new_ssrc_of_the_same_track_continues_the_stream() {
         assert!(newest > 12_900_000, "it goes on: {newest} µs");
     }
 }
+
+/// Whoever speaks is told by the room's home shard (here 0), wherever the voice arrives.
+#[test]
+fn the_speaker_is_known_over_all_shards() {
+    let mut world = meeting(20, 3, 3, Weather::CALM);
+    let audio: Vec<_> = (0..3).map(|peer| world.producers[2 * peer].id).collect();
+    let mut expected = Vec::new();
+    for speaker in [1, 2, 0] {
+        for (peer, other) in world.peers.iter_mut().enumerate() {
+            other.sources[0].speaks = peer == speaker;
+        }
+        world.run(seconds(4));
+        expected.push(Some(audio[speaker]));
+    }
+    world.peers[0].sources[0].speaks = false;
+    world.run(seconds(6));
+    expected.push(None);
+    let speakers: Vec<_> = world
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::ActiveSpeaker { producer, .. } => Some(*producer),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(speakers, expected);
+}

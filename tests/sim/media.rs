@@ -53,6 +53,8 @@ pub struct Source {
     /// MID and RID are said until the server's first report.
     pub says_labels: bool,
     pub active: bool,
+    /// Whether somebody speaks into the microphone.
+    pub speaks: bool,
     pub wants_key_frame: bool,
     /// Key frames that were asked for.
     pub key_frame_requests: u64,
@@ -80,6 +82,7 @@ impl Source {
             rid: rid.map(|rid| Rid::new(rid.as_bytes()).expect("short")),
             says_labels: true,
             active: true,
+            speaks: false,
             wants_key_frame: true,
             key_frame_requests: 0,
             packets_per_frame: 4,
@@ -173,7 +176,7 @@ impl Source {
             }
             elements.push(TWCC_ID, &twcc.to_be_bytes());
             if self.kind == MediaKind::Audio {
-                elements.push(LEVEL_ID, &[0x80 | 30]);
+                elements.push(LEVEL_ID, &self.level());
             }
         })
         .expect("fits");
@@ -192,6 +195,16 @@ impl Source {
         self.says_labels = true;
         self.wants_key_frame = true;
         self.kept.clear();
+    }
+
+    /// The audio level element (RFC 6464): syllables of some 150 ms, or silence.
+    fn level(&self) -> [u8; 1] {
+        const SYLLABLES: [u8; 16] =
+            [45, 28, 25, 24, 26, 30, 44, 62, 58, 36, 27, 23, 25, 29, 40, 60];
+        if !self.speaks {
+            return [127];
+        }
+        [0x80 | (SYLLABLES[self.frame as usize % SYLLABLES.len()] + (self.frame / 16 % 5) as u8)]
     }
 
     /// The SSRC of this source's retransmissions.

@@ -294,13 +294,8 @@ impl Peer {
             .iter()
             .filter_map(|(ssrc, sink)| Some((ssrc, sink.packets.last_key_value()?.0)))
             .map(|(ssrc, highest)| ReportBlock {
-                ssrc: *ssrc,
-                fraction_lost: 0,
-                cumulative_lost: 0,
                 highest_sequence: highest.0 as u32,
-                jitter: 0,
-                last_sr: 0,
-                delay_since_last_sr: 0,
+                ..ReportBlock::empty(*ssrc)
             })
             .take(31)
             .collect();

@@ -48,6 +48,19 @@ pub struct ReportBlock {
 }
 
 impl ReportBlock {
+    /// A report that says nothing yet.
+    pub const fn empty(ssrc: Ssrc) -> Self {
+        Self {
+            ssrc,
+            fraction_lost: 0,
+            cumulative_lost: 0,
+            highest_sequence: 0,
+            jitter: 0,
+            last_sr: 0,
+            delay_since_last_sr: 0,
+        }
+    }
+
     fn from_bytes(bytes: &[u8; BLOCK_LEN]) -> Self {
         let word = |at: usize| {
             u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
