@@ -70,6 +70,11 @@ pub struct GroupPicture {
 }
 
 impl Group {
+    /// The number of pictures after which the pattern repeats, 1 to 16.
+    pub fn period(&self) -> u8 {
+        self.len
+    }
+
     /// The picture that comes `distance` pictures after the one that announced the group.
     pub fn picture(&self, distance: u16) -> GroupPicture {
         self.pictures[usize::from(distance) % usize::from(self.len)]

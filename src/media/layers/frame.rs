@@ -69,6 +69,9 @@ pub struct Structure {
     pub dependency: Option<dependency::Structure>,
     /// The repeating pattern of VP9's non-flexible mode, and the picture that announced it.
     group: Option<(vp9::Group, Number)>,
+    /// The last picture with a frame that refers to no earlier picture: from it on, only a pattern counts that it
+    /// announced itself, or a later one.
+    fresh: Option<Number>,
 }
 
 impl References {
@@ -77,8 +80,8 @@ impl References {
 }
 
 impl Structure {
-    /// The references of picture `number` by the pattern that the stream announced, as distances. A pattern that
-    /// cannot be the picture's, because the one that came with its key picture is missing, is forgotten.
+    /// The references of picture `number` by the pattern that the stream announced, as distances. `None` if it may
+    /// be another picture's pattern, because the packet with its own is missing.
     fn pattern(
         &mut self,
         descriptor: &vp9::Descriptor,
@@ -86,22 +89,31 @@ impl Structure {
         number: Number,
         temporal: u8,
     ) -> Option<[u8; 3]> {
-        if descriptor.spatial_layers.is_some() {
-            self.group = descriptor.group(payload).map(|group| (group, number));
+        if self.fresh.is_some_and(|fresh| number.is_long_after(fresh)) {
+            self.fresh = None;
         }
-        let (group, at) = self.group.as_ref()?;
-        let distance = number.since(*at);
-        if distance > number.mask() / 2 {
-            // Sent before the pattern was.
+        let is_recent = self.fresh.is_none_or(|fresh| number.is_at_or_after(fresh));
+        if is_recent && !descriptor.inter_picture {
+            self.fresh = Some(number);
+        }
+        if is_recent && let Some(group) = descriptor.group(payload) {
+            self.group = Some((group, number));
+        }
+        let (group, at) = self.group.as_mut()?;
+        let is_current = self.fresh.is_none_or(|fresh| at.is_at_or_after(fresh));
+        if is_current && !number.is_at_or_after(*at) {
+            // A picture from before the pattern that comes late.
             return None;
         }
-        let picture = group.picture(distance);
-        let is_lowest = descriptor.layer.is_none_or(|layer| layer.spatial == 0);
-        let begins_anew = is_lowest && !descriptor.inter_picture && distance != 0;
-        if begins_anew || picture.temporal != temporal {
+        let picture = group.picture(number.since(*at));
+        if !is_current || picture.temporal != temporal {
             self.group = None;
             return None;
         }
+        // The anchor follows, so that it never lies half the circle back.
+        let rounds = number.since(*at) / u16::from(group.period());
+        at.value = at.value.wrapping_add(rounds.saturating_sub(1) * u16::from(group.period()));
+        at.value &= at.mask();
         Some(picture.references)
     }
 }
@@ -110,6 +122,15 @@ impl Number {
     /// How far `self` lies after `other`, in `0..2^bits`.
     fn since(self, other: Self) -> u16 {
         self.value.wrapping_sub(other.value) & self.mask()
+    }
+
+    fn is_at_or_after(self, other: Self) -> bool {
+        self.since(other) <= self.mask() / 2
+    }
+
+    /// Too far after `other` to have overtaken it, yet not so far as to be taken for an earlier one.
+    fn is_long_after(self, other: Self) -> bool {
+        (self.mask() / 4..=self.mask() / 2).contains(&self.since(other))
     }
 
     fn mask(self) -> u16 {

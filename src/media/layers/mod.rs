@@ -15,7 +15,8 @@
 //! here. That packet may be late: up to [`MAX_LATE`] packets of the same encoding, sent after it, may have come
 //! before it and were ignored. So after a verdict with `switch` the room takes from its history every packet of
 //! this encoding with a higher number than the one just admitted, and passes them to [`Selector::admit`] in
-//! order before anything else. A cached key frame is served in the same way: its packets are passed to
+//! order before anything else. It has to read them anew ([`FrameInfo::read`]): what came before the structure that
+//! a key frame carries could not be understood then. A cached key frame is served in the same way: its packets are passed to
 //! `admit`, oldest first. Packets of the old encoding, and those of the new one from before the switch, are
 //! ignored from then on.
 

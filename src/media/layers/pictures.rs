@@ -158,7 +158,9 @@ impl Picture {
         if before == 0 {
             return;
         }
-        let last = self.allowed.top_above(before - 1).unwrap_or(0);
+        let flowing = self.allowed.top_above(before - 1).unwrap_or(0);
+        let missing = (spatial..flowing).find(|layer| self.skipped & (2 << layer) != 0);
+        let last = missing.unwrap_or(flowing);
         for layer in 0..=last {
             self.allowed.raise(layer, temporal + 1);
         }

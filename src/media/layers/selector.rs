@@ -262,6 +262,7 @@ impl Flow {
             self.take_up(number, frame);
         } else {
             self.reach.lower(frame.spatial, frame.temporal);
+            self.cap_picture(number, frame.spatial);
             if self.reach.of(frame.spatial) == 0 {
                 let lowest = self.blocked.filter(|(picture, _)| *picture == self.picture_start);
                 let spatial = lowest.map_or(frame.spatial, |(_, lowest)| lowest.min(frame.spatial));
@@ -320,6 +321,16 @@ impl Flow {
         }
     }
 
+    /// A spatial layer is left out of the current picture, which so ends below, if it has not ended yet.
+    fn cap_picture(&mut self, number: u64, spatial: u8) {
+        let Some(highest) = spatial.checked_sub(1) else { return };
+        for number in self.picture_start.min(number)..=number {
+            if let Some(picture) = self.pictures.picture(number) {
+                picture.top = picture.top.min(highest);
+            }
+        }
+    }
+
     /// Whether the frame refers to no earlier picture, so that its layer can begin with it.
     fn is_fresh(&self, number: u64, frame: &FrameInfo) -> bool {
         let References::Listed { earlier, far: false } = frame.references else { return false };
@@ -343,6 +354,7 @@ impl Flow {
             for spatial in 0..=frame.spatial {
                 picture.allowed.raise(spatial, frame.temporal + 1);
             }
+            picture.top = picture.top.max(frame.spatial);
         }
     }
 

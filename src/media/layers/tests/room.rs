@@ -74,20 +74,17 @@ impl Room {
     /// Takes one packet from the network.
     pub fn arrive(&mut self, index: usize, packet: Packet) {
         let encoding = &mut self.encodings[index];
-        let element = packet.dependency.as_deref();
-        let frame = FrameInfo::read(
-            self.codec,
-            &packet.payload,
-            packet.marker,
-            element,
-            &mut encoding.structure,
-        );
         let seq = packet.seq;
+        let frame = read(self.codec, &packet, &mut encoding.structure);
         encoding.history.insert(seq, (packet, frame));
         if self.admit(index, seq) {
             let later: Vec<u64> =
                 self.encodings[index].history.range(seq + 1..).map(|(seq, _)| *seq).collect();
             for seq in later {
+                // What came before the structure could not be understood then.
+                let Encoding { structure, history } = &mut self.encodings[index];
+                let (packet, frame) = history.get_mut(&seq).expect("in the history");
+                *frame = read(self.codec, packet, structure);
                 assert!(!self.admit(index, seq), "one switch at a time");
             }
         }
@@ -145,6 +142,11 @@ impl Room {
     pub fn wish(&mut self, spatial: u8, temporal: u8) {
         self.selector.set_target(Some(Layer { spatial, temporal }));
     }
+}
+
+fn read(codec: Codec, packet: &Packet, structure: &mut Structure) -> FrameInfo {
+    let element = packet.dependency.as_deref();
+    FrameInfo::read(codec, &packet.payload, packet.marker, element, structure)
 }
 
 fn renumbered(codec: Codec, packet: &Packet, marker: Option<bool>, shift: PayloadShift) -> Sent {

@@ -10,7 +10,7 @@ use super::room::Room;
 use super::streams::{Format, Packet, Shape};
 use crate::media::layers::Kind;
 
-const RUNS: u64 = 1200;
+const RUNS: u64 = 1300;
 const PICTURES: u64 = 160;
 
 const SHAPES: &[(Kind, Shape)] = &[
