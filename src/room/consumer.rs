@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::id::{ConsumerId, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
+use crate::id::{ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
 use crate::media::allocation::{self, Reason};
 use crate::media::history::RecentResends;
 use crate::media::layers::{Layer, PayloadShift, PictureIds, Selector, Verdict};
@@ -237,15 +237,15 @@ impl Consumer {
         if std::mem::replace(&mut self.asked, need) == need { None } else { need }
     }
 
-    /// Whether probes can leave on its retransmission stream: something must have been sent before, for a
-    /// receiver makes nothing of padding alone.
+    /// Whether probes can leave on its retransmission stream.
     pub(super) fn can_carry_padding(&self) -> bool {
-        self.rtx.is_some() && self.sent.last.is_some() && !self.paused
+        let is_counted = self.extensions.id(Extension::TransportWideCc).is_some();
+        self.rtx.is_some() && is_counted && !self.paused
     }
 
     /// The header of a packet of padding on the retransmission stream.
     pub(super) fn padding_fields(&mut self) -> Option<(SeqNo, Fields)> {
-        let (timestamp, _) = self.sent.last?;
+        let timestamp = self.sent.last.map_or(0, |(timestamp, _)| timestamp);
         let payload_type = self.payloads.iter().find_map(|mapping| mapping.consumer_rtx)?;
         let rtx = self.rtx.as_mut()?;
         let seq = rtx.number();

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use crate::id::{ConsumerId, Extension, MediaKind};
-use crate::media::allocation::{Allocator, HEADROOM_PERCENT, Kind, Request};
-use crate::media::bandwidth::{Estimator, Limits, SentKind, Update};
+use crate::media::allocation::{Allocator, Kind, Request};
+use crate::media::bandwidth::{Estimator, Limits, Reason, SentKind, Update};
 use crate::room::pacer::Run;
 use crate::room::paths::Path;
 use crate::room::timers::Timer;
@@ -15,8 +15,20 @@ use crate::wire::rtcp::TransportCc;
 /// Bandwidth is shared out anew this often: a layer that falls silent is left within this time.
 const ALLOT_INTERVAL: Duration = Duration::from_millis(200);
 
+/// While a line is new, the lowest layers of what is wanted are sent even beyond the estimate, up to this many
+/// bit/s, and one picture whatever it takes: without sending nothing is learnt, and a lone layer may well be
+/// faster than any cautious guess.
+const NEWCOMERS: u64 = 5_000_000;
+
+/// A line is new until its receiver has been heard for this long: time enough for the first probes.
+const NEW_FOR: Duration = Duration::from_secs(3);
+
 /// An estimator whose deadline has passed is not asked again before this, whatever it says.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);
+
+/// What probes aim at, in percent of what all wishes cost. The estimator adds a fifth of its own; so the goal lies
+/// above what [`crate::media::allocation::AMPLE_PERCENT`] asks for, and who was forced down need not wait long.
+const GOAL_PERCENT: u64 = 120;
 
 /// Headers below RTP in bytes: IPv4 and UDP (RFC 791 §3.1, RFC 768), which the line carries, too.
 pub(super) const IP_UDP: usize = 28;
@@ -31,6 +43,7 @@ pub(super) struct Line {
     /// Whether the receiver says what it gets: transport-wide feedback was negotiated, or a REMB has come.
     /// Without either, nothing is known, and everything is sent.
     is_measured: bool,
+    heard_at: Option<Instant>,
     /// What all wishes cost, and what was granted of them, in bit/s.
     desired: u64,
     granted: u64,
@@ -42,6 +55,7 @@ impl Line {
             estimator: Estimator::new(now, Limits::default()),
             allocator: Allocator::default(),
             is_measured: false,
+            heard_at: None,
             desired: 0,
             granted: 0,
         }
@@ -57,9 +71,29 @@ impl Line {
         self.is_measured.then(|| self.estimator.loss() as f32)
     }
 
+    /// Bit/s that may be handed out to `requests`.
+    fn available(&self, requests: &[Request<'_, ConsumerId>], now: Instant) -> u64 {
+        let Some(estimate) = self.estimate() else { return u64::MAX };
+        let is_young = |at| now.saturating_duration_since(at) < NEW_FOR;
+        let warned = !matches!(
+            self.estimator.reason(),
+            Reason::Initial | Reason::Growth | Reason::Probe | Reason::Limits
+        );
+        if warned || !self.heard_at.is_none_or(is_young) {
+            return estimate;
+        }
+        let (audio, video): (Vec<_>, Vec<_>) =
+            requests.iter().partition(|request| request.kind == Kind::Audio);
+        let audio: u64 = audio.into_iter().filter_map(lowest).sum();
+        let video = video.into_iter().filter_map(lowest);
+        let all = audio + video.clone().sum::<u64>();
+        let one = audio + video.min().unwrap_or(0);
+        estimate.max(all.min(NEWCOMERS)).max(one)
+    }
+
     /// What the estimate would have to be for all wishes to be granted, in bit/s.
     fn goal(&self) -> u64 {
-        self.desired.saturating_mul(100 + HEADROOM_PERCENT) / 100
+        self.desired.saturating_mul(GOAL_PERCENT) / 100
     }
 }
 
@@ -123,9 +157,9 @@ impl Engine {
         line.is_measured |= keys
             .iter()
             .any(|key| consumers[*key].extensions.id(Extension::TransportWideCc).is_some());
-        let estimate = line.estimate();
-        path.pacer.set_line(estimate, now);
-        let outcome = line.allocator.allocate(&requests, estimate.unwrap_or(u64::MAX), now);
+        path.pacer.set_line(line.estimate(), now);
+        let available = line.available(&requests, now);
+        let outcome = line.allocator.allocate(&requests, available, now);
         (line.desired, line.granted) = (outcome.desired, outcome.granted);
         for (consumer, grant) in keys.into_iter().zip(outcome.grants) {
             consumers[consumer].aim(grant.layer, grant.reason);
@@ -146,6 +180,7 @@ impl Engine {
     pub(super) fn allot_and_ask(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         self.allot(now, key);
         self.ask_for_key_frames(now, key, out);
+        self.begin_probe(now, key, out);
     }
 
     /// Asks for the key frames without which a transport's consumers cannot go where they aim.
@@ -175,6 +210,7 @@ impl Engine {
         let Some(line) = &mut self.paths[key].line else { return };
         let statuses = feedback.statuses();
         let update = line.estimator.feedback(received_at, statuses, feedback.reference_time);
+        line.heard_at.get_or_insert(now);
         self.follow_estimate(now, key, update, out);
     }
 
@@ -206,25 +242,31 @@ impl Engine {
         let Some(line) = &self.paths[key].line else { return };
         if update.changed && update.estimate < line.granted {
             self.allot_and_ask(now, key, out);
-        }
-        self.begin_probe(now, key, out);
-        let Some(line) = &self.paths[key].line else { return };
-        if let Some(at) = line.estimator.next_timeout() {
-            self.timers.schedule(Timer::Line(key), at.max(now + SHORTEST_WAIT));
+        } else {
+            self.begin_probe(now, key, out);
         }
     }
 
     /// Sends a probe if the estimator wants one and there is a stream that can carry it.
     fn begin_probe(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
-        let Self { paths, consumers, .. } = self;
-        let path = &mut paths[key];
+        let Self { paths, consumers, timers, .. } = self;
+        let Some(path) = paths.get_mut(key) else { return };
         let Some(line) = &mut path.line else { return };
         let carrier = path.consumers.values().find(|key| consumers[**key].can_carry_padding());
         let goal = if carrier.is_some() { line.goal() } else { 0 };
         let probe = line.estimator.poll_probe(now, goal);
+        if let Some(at) = line.estimator.next_timeout() {
+            timers.schedule(Timer::Line(key), at.max(now + SHORTEST_WAIT));
+        }
         if let (Some(probe), Some(&carrier)) = (probe, carrier) {
             path.pacer.probe = Some(Run::new(probe, consumers[carrier].id, now));
             self.pace(now, key, out);
         }
     }
+}
+
+/// What the least costs that it can be had for, in bit/s.
+fn lowest(request: &Request<'_, ConsumerId>) -> Option<u64> {
+    let rates = request.layers.iter().map(|rate| rate.bits_per_second);
+    rates.filter(|rate| *rate > 0).min()
 }
