@@ -25,6 +25,7 @@ mod reports;
 mod speakers;
 pub mod spec;
 mod timers;
+mod wants;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -146,6 +147,7 @@ impl Engine {
                 Timer::Allot(key) => self.allot_and_ask(now, key, out),
                 Timer::Line(key) => self.mind_line(now, key, out),
                 Timer::Pace(key) => self.pace(now, key, out),
+                Timer::Wants(key) => self.weigh_wants(now, key, out),
             }
         }
     }

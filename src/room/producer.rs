@@ -19,6 +19,7 @@ use crate::room::figures::{Meter, Requests};
 use crate::room::forward::Opened;
 use crate::room::line::OVERHEAD;
 use crate::room::spec::{EncodingScore, EncodingSpec, Feedback, PayloadSpec, ProducerSpec};
+use crate::room::wants::{Borrower, Wants};
 use crate::wire::rtcp::ReportBlock;
 
 /// An encoding without packets for this long is not sent any more.
@@ -66,7 +67,9 @@ pub(super) struct Producer {
     /// Keys of the consumers on this shard.
     pub(super) consumers: Vec<usize>,
     /// Shards that have a replica.
-    pub(super) borrowers: Vec<ShardId>,
+    pub(super) borrowers: Vec<Borrower>,
+    /// What the consumers on this shard want.
+    pub(super) wants: Wants,
 }
 
 /// One of a producer's simulcast encodings, or its only stream.
@@ -158,6 +161,7 @@ impl Producer {
             measured_at: None,
             consumers: Vec::new(),
             borrowers: Vec::new(),
+            wants: Wants::new(spec),
         }
     }
 

@@ -33,6 +33,8 @@ pub(super) enum Timer {
     Line(usize),
     /// The next portion beside live media is due.
     Pace(usize),
+    /// What is wanted of a producer is to be weighed, or repeated to its home shard.
+    Wants(usize),
 }
 
 /// At most one deadline per [`Timer`]; the earliest asked for wins, and whoever is woken early asks again.
