@@ -117,8 +117,8 @@ impl Engine {
             inbound: encoding.and_then(|encoding| inbound(producer, encoding, now)),
             layers,
             target_layers,
-            reasons: Vec::new(),
-            events: Vec::new(),
+            reasons: consumer.journal.counts(),
+            events: consumer.journal.events(now),
         }
     }
 }
@@ -140,7 +140,7 @@ fn inbound(producer: &Producer, encoding: &Encoding, now: Instant) -> Option<Inb
     stream.fraction_lost = heard.fraction_lost;
     stream.jitter = heard.jitter;
     stream.score = encoding.score.value();
-    Some(InboundStats { stream, bitrate_by_layer: Vec::new() })
+    Some(InboundStats { stream, bitrate_by_layer: producer.bitrates(encoding, now) })
 }
 
 fn put(stream: &mut StreamStats, requests: &Requests) {

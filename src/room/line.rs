@@ -190,7 +190,8 @@ impl Engine {
         let is_full = line.estimator.queueing() >= FULL_QUEUE;
         (line.desired, line.granted) = (outcome.desired, outcome.granted);
         for (consumer, grant) in keys.into_iter().zip(outcome.grants) {
-            consumers[consumer].aim(grant.layer, grant.reason, is_full);
+            let consumer = &mut consumers[consumer];
+            consumer.aim(grant, &producers[consumer.producer], is_full, now);
         }
         let at = now + ALLOT_INTERVAL;
         timers.schedule(Timer::Allot(key), outcome.next_timeout.map_or(at, |wish| wish.min(at)));
@@ -218,7 +219,7 @@ impl Engine {
         for key in keys {
             let consumer = &mut self.consumers[key];
             let producer = consumer.producer;
-            if let Some(encoding) = consumer.new_need()
+            if let Some(encoding) = consumer.new_need(now)
                 && !self.producers[producer].paused
             {
                 self.wish_key_frame(now, producer, encoding, out);

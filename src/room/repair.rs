@@ -7,6 +7,7 @@ use crate::media::nack::Arrived;
 use crate::room::forward::{Arrival, write_header};
 use crate::room::pacer::Waiting;
 use crate::room::producer::Source;
+use crate::room::spec::{What, Why};
 use crate::room::timers::Timer;
 use crate::room::{Drop, Engine, Outbox};
 use crate::wire::rtcp::{Nack, write_nack};
@@ -86,6 +87,7 @@ impl Engine {
             lost.clear();
             self.lost = lost;
             if given_up.is_some() && self.is_watched(key, index as u8) {
+                self.note_loss(now, key, index as u8);
                 self.wish_key_frame(now, key, index as u8, out);
             }
             let timeout = self.producers[key].encodings[index].nack.next_timeout();
@@ -215,6 +217,16 @@ impl Engine {
         path.meters.rtx_sent.add(sealed, now);
         path.meters.sent.add(sealed, now);
         Ok(())
+    }
+
+    /// A packet of an encoding is lost for good, which costs those a key frame who are sent it.
+    fn note_loss(&mut self, now: Instant, key: usize, encoding: u8) {
+        for &consumer in &self.producers[key].consumers {
+            let consumer = &mut self.consumers[consumer];
+            if !consumer.paused && consumer.encoding() == Some(encoding) {
+                consumer.journal.note(What::KeyFrameRequest, Why::Loss, now);
+            }
+        }
     }
 
     /// Whether anybody is sent this encoding, here or on another shard.
