@@ -80,10 +80,11 @@ impl Engine {
             Note::Loudness { room, producer, summary } => self.hear(now, room, producer, summary),
             Note::KeyFrameWish { producer, encoding } => {
                 let Some(&key) = self.producer_keys.get(&producer) else { return };
-                if self.producers[key].borrowers.contains(&from) {
+                if self.producers[key].borrowers.iter().any(|own| own.shard == from) {
                     self.wish_key_frame(now, key, encoding, out);
                 }
             }
+            Note::LayersWanted { producer, spatial } => self.note_wants(from, producer, spatial),
         }
     }
 
@@ -245,7 +246,7 @@ impl Engine {
         Some(opened)
     }
 
-    /// Copies packets to the shards that have a replica of their producer.
+    /// Copies packets to the shards that have a replica of their producer, and want them.
     fn lend<'a>(
         &mut self,
         now: Instant,
@@ -266,7 +267,8 @@ impl Engine {
                 seq: packet.seq,
                 received_at: packet.received_at,
             };
-            for &shard in &producer.borrowers {
+            for borrower in producer.borrowers.iter().filter(|own| own.takes(packet.encoding)) {
+                let shard = borrower.shard;
                 let taken = out.hand_over(shard, &mut |parcel| parcel.fill(note, bytes(packet)));
                 if !taken {
                     self.counters.drop(Drop::ParcelQueueFull);

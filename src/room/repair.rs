@@ -167,7 +167,7 @@ impl Engine {
     fn is_watched(&self, key: usize, encoding: u8) -> bool {
         let producer = &self.producers[key];
         let mut consumers = producer.consumers.iter().map(|consumer| &self.consumers[*consumer]);
-        !producer.borrowers.is_empty()
+        producer.borrowers.iter().any(|own| own.takes(encoding))
             || consumers.any(|c| !c.paused && c.encoding() == Some(encoding))
     }
 

@@ -9,4 +9,5 @@ mod media;
 mod network;
 mod peer;
 mod random;
+mod wants;
 mod world;
