@@ -9,6 +9,8 @@ mod floor;
 mod kernel;
 mod load;
 mod ours;
+#[path = "../rig/mod.rs"]
+mod rig;
 
 use std::fmt::Write as _;
 use std::time::Duration;
