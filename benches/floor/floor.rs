@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -25,6 +25,8 @@ pub struct Way {
     pub send: Sending,
     /// The server's own sockets take trains whole.
     pub gro: bool,
+    /// The receivers are not on loopback.
+    pub outside: bool,
 }
 
 /// The key of a peer, in both directions.
@@ -79,7 +81,8 @@ struct Sockets {
 
 impl Sockets {
     fn new(way: Way, peers: &[SocketAddr]) -> Self {
-        let shared = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), way.gro);
+        let ip = if way.outside { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        let shared = bound(SocketAddr::from((ip, 0)), way.gro);
         let address = shared.local_addr().expect("bound");
         let mut all = vec![shared];
         if way.send.connected {
@@ -120,6 +123,8 @@ pub struct Outcome {
 pub struct Worker {
     pub address: SocketAddr,
     pub tid: i32,
+    /// Datagrams that the kernel took so far.
+    pub sent: Arc<AtomicU64>,
     thread: JoinHandle<Outcome>,
     stop: Arc<AtomicBool>,
 }
@@ -132,17 +137,19 @@ impl Worker {
         core: Option<core_affinity::CoreId>,
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (until, peers) = (stop.clone(), peers.to_vec());
+        let sent = Arc::new(AtomicU64::new(0));
+        let (until, counted, peers) = (stop.clone(), sent.clone(), peers.to_vec());
         let (ready, is_ready) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             core.map(core_affinity::set_for_current);
             let sockets = Sockets::new(way, &peers);
-            let address = sockets.all[0].local_addr().expect("bound");
+            let port = sockets.all[0].local_addr().expect("bound").port();
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             ready.send((address, crate::kernel::thread_id())).expect("somebody waits");
-            Work::new(scenario, way, &peers).run(&sockets, way, &until)
+            Work::new(scenario, way, &peers, counted).run(&sockets, way, &until)
         });
         let (address, tid) = is_ready.recv().expect("the worker starts");
-        Self { address, tid, thread, stop }
+        Self { address, tid, sent, thread, stop }
     }
 
     pub fn end(self, load: Load) -> Outcome {
@@ -162,10 +169,11 @@ struct Work {
     trains: Vec<Train>,
     /// Opened packets of a drain: sender, start and length of the plaintext.
     opened: Vec<(usize, usize, usize)>,
+    sent: Arc<AtomicU64>,
 }
 
 impl Work {
-    fn new(scenario: Scenario, way: Way, peers: &[SocketAddr]) -> Self {
+    fn new(scenario: Scenario, way: Way, peers: &[SocketAddr], sent: Arc<AtomicU64>) -> Self {
         let receivers = |peer| scenario.receivers(peer).collect();
         Self {
             out: Outgoing::new(way.send, peers),
@@ -174,6 +182,7 @@ impl Work {
             receivers: (0..peers.len()).map(receivers).collect(),
             trains: Vec::new(),
             opened: Vec::new(),
+            sent,
         }
     }
 
@@ -251,5 +260,6 @@ impl Work {
             }
         }
         flush(&mut self.out);
+        self.sent.store(self.out.datagrams, Ordering::Relaxed);
     }
 }

@@ -18,6 +18,8 @@ pub struct Scenario {
     pub peers: usize,
     /// Whether everybody sends, to all others; else the first peer of each room does.
     pub all_send: bool,
+    /// Senders whose bursts leave in the same moment.
+    pub together: usize,
     /// Packets of one burst.
     pub burst: usize,
     /// Bytes of a sealed packet on its way to the server.
@@ -61,6 +63,8 @@ pub struct Habits {
     pub gro: bool,
     /// Bursts come to the server as one train.
     pub trains_in: bool,
+    /// Receivers are nobody's addresses behind a device that drops everything.
+    pub nobody: bool,
 }
 
 /// The peers' sockets.
@@ -70,8 +74,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    pub fn new(count: usize, habits: Habits) -> Self {
-        let socket = |_| {
+    pub fn new(scenario: Scenario, habits: Habits) -> Self {
+        let socket = || {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
             socket.set_nonblocking(true).expect("non-blocking");
             let _ = set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 1 << 20);
@@ -80,11 +84,24 @@ impl Peers {
             }
             socket
         };
-        let sockets: Vec<_> = (0..count).map(socket).collect();
-        let addresses = sockets.iter().map(|s| s.local_addr().expect("bound")).collect();
-        Self { sockets, addresses }
+        if !habits.nobody {
+            let sockets: Vec<_> = (0..scenario.total()).map(|_| socket()).collect();
+            let addresses = sockets.iter().map(|s| s.local_addr().expect("bound")).collect();
+            return Self { sockets, addresses };
+        }
+        assert_eq!(scenario.rooms, 1, "only the first peer is somebody");
+        let sockets = vec![socket()];
+        let own = sockets[0].local_addr().expect("bound");
+        let nobody = |peer: usize| SocketAddr::from((NOBODY, 5000 + peer as u16));
+        Self {
+            sockets,
+            addresses: std::iter::once(own).chain((1..scenario.total()).map(nobody)).collect(),
+        }
     }
 }
+
+/// First of the addresses of [`Habits::nobody`].
+const NOBODY: [u8; 4] = [10, 9, 1, 1];
 
 /// Writes the next sealed packet of a sender: its index, whether it is its burst's first, its last,
 /// and room for it; returns its length.
@@ -160,7 +177,8 @@ fn run(
     let mut incoming = Incoming::new(count, buffer);
     let mut trains = Vec::new();
     let senders: Vec<_> = scenario.senders().collect();
-    let step = scenario.interval / senders.len() as u32;
+    let step = scenario.interval * scenario.together as u32 / senders.len() as u32;
+    let receiving = if scenario.peers > 1 { &peers.sockets[..] } else { &[] };
     let start = Instant::now();
     for turn in 0u32.. {
         if stop.load(Ordering::Relaxed) {
@@ -170,7 +188,7 @@ fn run(
         // At least one round of receiving between two bursts, and more while there is time.
         loop {
             trains.clear();
-            for socket in &peers.sockets {
+            for socket in receiving {
                 incoming.fill(socket.as_raw_fd(), &mut trains);
             }
             let packets: usize =
@@ -184,14 +202,17 @@ fn run(
         }
         let late = Instant::now().saturating_duration_since(due) > scenario.interval;
         counts.late.fetch_add(u64::from(late), Ordering::Relaxed);
-        let sender = senders[turn as usize % senders.len()];
-        for index in 0..scenario.burst {
-            let room = out.room().expect("a burst fits");
-            let len = write(sender, index == 0, index + 1 == scenario.burst, room);
-            out.push(len, 0);
+        for index in 0..scenario.together {
+            let sender = senders[(turn as usize * scenario.together + index) % senders.len()];
+            for index in 0..scenario.burst {
+                let room = out.room().expect("a burst fits");
+                let len = write(sender, index == 0, index + 1 == scenario.burst, room);
+                out.push(len, 0);
+            }
+            out.flush(peers.sockets[sender].as_raw_fd(), None);
         }
-        counts.sent.fetch_add(scenario.burst as u64, Ordering::Relaxed);
-        out.flush(peers.sockets[sender].as_raw_fd(), None);
+        let sent = scenario.together * scenario.burst;
+        counts.sent.fetch_add(sent as u64, Ordering::Relaxed);
     }
 }
 

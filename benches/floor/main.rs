@@ -13,6 +13,7 @@ mod ours;
 mod rig;
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
@@ -25,7 +26,7 @@ use load::{Habits, Load, Peers, Scenario, Seen};
 #[derive(Clone, Debug, Parser)]
 #[command(about = "CPU time per forwarded packet: the floor of this machine, and ours")]
 struct Args {
-    /// What to measure: forward, trains, ingress, connected
+    /// What to measure: forward, ours, trains, ingress, connected
     #[arg(long, default_value = "forward", value_delimiter = ',')]
     what: Vec<String>,
     /// Only scenarios whose name contains this
@@ -41,6 +42,10 @@ struct Args {
     /// that does it
     #[arg(long)]
     gro: bool,
+    /// For `connected`: receivers are nobody's addresses in 10.9.1.0/24, which must lead to a device that
+    /// drops everything
+    #[arg(long)]
+    nobody: bool,
     /// One JSON object per line
     #[arg(long)]
     json: bool,
@@ -54,6 +59,7 @@ const VIDEO: Scenario = Scenario {
     rooms: 1,
     peers: 21,
     all_send: false,
+    together: 1,
     burst: 9,
     len: 1200,
     interval: Duration::from_micros(34_560),
@@ -65,6 +71,7 @@ const AUDIO: Scenario = Scenario {
     rooms: 20,
     peers: 5,
     all_send: true,
+    together: 1,
     burst: 1,
     len: 100,
     interval: Duration::from_millis(20),
@@ -91,7 +98,7 @@ const URING: Sending = Sending { uring: true, ..MMSG };
 const ALL: usize = 64;
 
 fn floor(send: Sending) -> Subject {
-    Subject::Floor(Way { send, gro: false })
+    Subject::Floor(Way { send, gro: false, outside: false })
 }
 
 /// One measurement.
@@ -114,15 +121,18 @@ fn cores() -> (Option<core_affinity::CoreId>, Option<core_affinity::CoreId>) {
 }
 
 fn measure(scenario: Scenario, habits: Habits, subject: Subject, seconds: f64) -> Figure {
-    let peers = Peers::new(scenario.total(), habits);
+    let peers = Peers::new(scenario, habits);
     let addresses = peers.addresses.clone();
     let (own, other) = cores();
     match subject {
         Subject::Floor(way) => {
+            let way = Way { outside: habits.nobody, ..way };
             let worker = Worker::start(scenario, way, &addresses, own);
+            let sent = worker.sent.clone();
             let write = floor::writer(scenario);
             let load = Load::start(scenario, habits, peers, worker.address, other, write);
-            let mut figure = observe(scenario, &load, worker.tid, seconds);
+            let out = habits.nobody.then_some(&*sent);
+            let mut figure = observe(scenario, &load, worker.tid, seconds, out);
             let outcome = worker.end(load);
             figure.segments = outcome.datagrams as f64 / outcome.messages.max(1) as f64;
             assert!(outcome.refused < 1000, "the kernel refused {} datagrams", outcome.refused);
@@ -132,7 +142,7 @@ fn measure(scenario: Scenario, habits: Habits, subject: Subject, seconds: f64) -
             let shard = ours::Shard::start(scenario, backend, &addresses);
             let write = ours::writer(scenario);
             let load = Load::start(scenario, habits, peers, shard.address, other, write);
-            let figure = observe(scenario, &load, shard.tid, seconds);
+            let figure = observe(scenario, &load, shard.tid, seconds, None);
             load.end();
             shard.end();
             figure
@@ -140,9 +150,19 @@ fn measure(scenario: Scenario, habits: Habits, subject: Subject, seconds: f64) -
     }
 }
 
-/// Lets the load run for a while, then measures.
-fn observe(scenario: Scenario, load: &Load, tid: i32, seconds: f64) -> Figure {
-    let read = || (cpu_time(tid), load.seen());
+/// Lets the load run for a while, then measures. `out` counts what nobody receives.
+fn observe(
+    scenario: Scenario,
+    load: &Load,
+    tid: i32,
+    seconds: f64,
+    out: Option<&AtomicU64>,
+) -> Figure {
+    let read = || {
+        let mut seen = load.seen();
+        seen.received = out.map_or(seen.received, |out| out.load(Ordering::Relaxed));
+        (cpu_time(tid), seen)
+    };
     std::thread::sleep(Duration::from_secs_f64(seconds.min(1.0) * 0.5));
     let (cpu, seen) = read();
     std::thread::sleep(Duration::from_secs_f64(seconds));
@@ -246,6 +266,19 @@ fn report(args: &Args, scenario: Scenario, habits: Habits, subjects: &[Subject])
     }
 }
 
+/// Ours alone, for a profiler.
+fn ours_alone(args: &Args) {
+    let habits = Habits { gro: args.gro, trains_in: false, nobody: false };
+    for scenario in SCENARIOS.into_iter().filter(|s| s.name.contains(&args.only)) {
+        report(
+            args,
+            scenario,
+            habits,
+            &[Subject::Ours(Backend::Mmsg), Subject::Ours(Backend::Uring)],
+        );
+    }
+}
+
 fn forward(args: &Args) {
     let subjects = [
         floor(MMSG),
@@ -255,7 +288,7 @@ fn forward(args: &Args) {
         Subject::Ours(Backend::Mmsg),
         Subject::Ours(Backend::Uring),
     ];
-    let habits = Habits { gro: args.gro, trains_in: false };
+    let habits = Habits { gro: args.gro, trains_in: false, nobody: false };
     for scenario in SCENARIOS.into_iter().filter(|s| s.name.contains(&args.only)) {
         report(args, scenario, habits, &subjects);
     }
@@ -273,43 +306,59 @@ fn trains(args: &Args) {
             floor(URING),
             floor(Sending { train: ALL, ..URING }),
         ];
-        report(args, scenario, Habits { gro: args.gro, trains_in: false }, &subjects);
+        report(
+            args,
+            scenario,
+            Habits { gro: args.gro, trains_in: false, nobody: false },
+            &subjects,
+        );
     }
 }
 
 /// Receiving and opening alone.
 fn ingress(args: &Args) {
-    let video = Scenario {
-        name: "nobody listens, 20 senders",
-        rooms: 20,
+    let scenario = Scenario {
+        name: "nobody listens, bursts of 50",
         peers: 1,
         all_send: true,
+        burst: 50,
+        interval: Duration::from_millis(4),
         ..VIDEO
     };
-    let interval = video.interval / 8;
     for trains_in in [false, true] {
-        let scenario = Scenario { interval, ..video };
-        let way = |send, gro| Subject::Floor(Way { send, gro });
+        let way = |send, gro| Subject::Floor(Way { send, gro, outside: false });
         let subjects = [way(MMSG, false), way(URING, false), way(MMSG, true), way(URING, true)];
-        report(args, scenario, Habits { gro: args.gro, trains_in }, &subjects);
+        report(args, scenario, Habits { gro: args.gro, trains_in, nobody: false }, &subjects);
     }
 }
 
 /// A socket per peer against one for all.
 fn connected(args: &Args) {
-    for (name, peers) in [("1 peer gets video", 2), ("1,000 peers get video", 1001)] {
-        let interval = VIDEO.interval / if peers == 2 { 100 } else { 1 };
-        let scenario = Scenario { name, peers, interval, burst: 3, ..VIDEO };
-        each_way(args, scenario);
+    let habits = Habits { gro: args.gro, trains_in: false, nobody: args.nobody };
+    for (name, peers, burst) in [
+        ("single packets to 1 peer", 2, 1),
+        ("single packets to 1,000 peers", 1001, 1),
+        ("bursts of 4 to 1,000 peers", 1001, 4),
+    ] {
+        // One packet at a time to one peer would measure nothing but waking up.
+        let together = if peers == 2 { 50 } else { burst };
+        let interval = VIDEO.interval * if peers == 2 { 1 } else { 4 * burst as u32 } / 4;
+        let scenario = Scenario { name, peers, interval, burst: together, ..VIDEO };
+        each_way(args, scenario, habits);
     }
-    for (name, rooms, interval) in [("1 peer sends", 1, 100), ("1,000 peers send", 1000, 20_000)] {
-        let interval = Duration::from_micros(interval);
-        let scenario = Scenario { name, rooms, peers: 1, all_send: true, interval, ..VIDEO };
-        each_way(args, Scenario { burst: 1, ..scenario });
+    if args.nobody {
+        return;
+    }
+    for (name, rooms, together, burst) in
+        [("1 peer sends", 1, 1, 50), ("1,000 peers send, 50 at a time", 1000, 50, 1)]
+    {
+        let interval = Duration::from_millis(5) * (rooms / together) as u32;
+        let base = Scenario { name, rooms, peers: 1, all_send: true, ..VIDEO };
+        each_way(args, Scenario { together, burst, interval, ..base }, habits);
     }
 }
 
-fn each_way(args: &Args, scenario: Scenario) {
+fn each_way(args: &Args, scenario: Scenario, habits: Habits) {
     let per_peer = Sending { connected: true, ..URING };
     let subjects = [
         floor(URING),
@@ -317,7 +366,7 @@ fn each_way(args: &Args, scenario: Scenario) {
         floor(Sending { train: ALL, ..URING }),
         floor(Sending { train: ALL, ..per_peer }),
     ];
-    report(args, scenario, Habits { gro: args.gro, trains_in: false }, &subjects);
+    report(args, scenario, habits, &subjects);
 }
 
 /// `cargo test` wants to know that it works, not how fast it is.
@@ -339,7 +388,7 @@ fn smoke() {
         if needs_uring && !uring {
             continue;
         }
-        let habits = Habits { gro: false, trains_in: false };
+        let habits = Habits { gro: false, trains_in: false, nobody: false };
         let figure = measure(scenario, habits, subject, 0.2);
         assert!(figure.delivered > 0.0 && figure.nanos > 0.0, "{subject:?}: {figure:?}");
     }
@@ -359,10 +408,11 @@ fn main() {
     for what in &args.what {
         match what.as_str() {
             "forward" => forward(&args),
+            "ours" => ours_alone(&args),
             "trains" => trains(&args),
             "ingress" => ingress(&args),
             "connected" => connected(&args),
-            other => eprintln!("{other}? forward, trains, ingress or connected"),
+            other => eprintln!("{other}? forward, ours, trains, ingress or connected"),
         }
     }
 }
