@@ -18,8 +18,8 @@ use shardcast::wire::rtp::{Fields, write_header};
 use shardcast::wire::seq::SeqNo;
 use uuid::Uuid;
 
-/// Element ids on both sides.
-const TWCC: u8 = 4;
+/// The element id of transport-wide numbers on both sides, and those of others.
+pub const TWCC: u8 = 4;
 const ABS_SEND_TIME: u8 = 3;
 const LEVEL: u8 = 1;
 /// Payload types on both sides.

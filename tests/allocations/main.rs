@@ -14,11 +14,18 @@ use shardcast::room::parcel::Parcel;
 use shardcast::room::{DATAGRAM_ROOM, Datagram, Engine, Outbox};
 use shardcast::transport::dtls::Identity;
 use shardcast::transport::srtp::Profile;
+use shardcast::wire::demux::{Kind, classify};
+use shardcast::wire::extension::Elements;
 use shardcast::wire::rtcp::{
-    FeedbackFields, ReportBlock, write_nack, write_receiver_report, write_transport_cc,
+    CompoundWriter, FeedbackFields, ReportBlock, write_nack, write_receiver_report,
+    write_transport_cc,
 };
+use shardcast::wire::rtp::Header;
+use shardcast::wire::seq::SeqNo;
 
-use rig::{Reporter, Stream, add_consumer, add_producer, add_transport, sink_ssrc, source_ssrc};
+use rig::{
+    Reporter, Stream, TWCC, add_consumer, add_producer, add_transport, sink_ssrc, source_ssrc,
+};
 
 thread_local! {
     /// Allocations of this thread while it is watched; `None`: it is not.
@@ -64,16 +71,60 @@ fn watch<T>(work: impl FnOnce() -> T) -> (T, u64) {
 }
 
 const PEERS: usize = 5;
+/// The first peer's port.
+const PORT: u16 = 5000;
 const FRAME: Duration = Duration::from_millis(40);
 const PACKETS: usize = 9;
 /// Frames until every table has grown to its size: the engine's windows are some seconds long.
 const WARM_UP: u32 = 250;
 const WATCHED_FRAMES: u32 = 250;
 
-/// Takes what an engine sends, and forgets it.
+/// Steps of a frame's time: what the engine paces leaves in between.
+const STEPS: u32 = 8;
+/// Packets that a receiver reports on at once.
+const REPORTED: usize = 256;
+
+/// Takes what an engine sends, and remembers only what receivers report.
 struct Drain {
     room: Box<[u8; DATAGRAM_ROOM]>,
     sent: u64,
+    /// Time since the start, in the feedback's ticks of 250 µs.
+    ticks: i64,
+    got: [Got; PEERS],
+}
+
+/// What one receiver got since its last report.
+#[derive(Clone, Copy)]
+struct Got {
+    /// Transport-wide number of the first packet.
+    base: u16,
+    /// When each of them came.
+    arrivals: [i64; REPORTED],
+    count: usize,
+    /// Newest packet of video.
+    video: SeqNo,
+}
+
+impl Got {
+    const NOTHING: Self =
+        Self { base: 0, arrivals: [0; REPORTED], count: 0, video: SeqNo(1 << 16) };
+
+    fn packet(&mut self, packet: &[u8], ticks: i64) {
+        let Ok(header) = Header::parse(packet) else { return };
+        if header.ssrc == sink_ssrc(0, MediaKind::Video) {
+            self.video = self.video.nearest(header.sequence);
+        }
+        let mut elements = Elements::of(&header, packet);
+        let Some((_, number)) = elements.find(|(id, _)| *id == TWCC) else { return };
+        if self.count == 0 {
+            self.base = u16::from_be_bytes([number[0], number[1]]);
+        }
+        // The sender itself never reports.
+        if let Some(arrival) = self.arrivals.get_mut(self.count) {
+            *arrival = ticks + self.count as i64;
+            self.count += 1;
+        }
+    }
 }
 
 impl Outbox for Drain {
@@ -81,8 +132,12 @@ impl Outbox for Drain {
         Some(&mut self.room[..])
     }
 
-    fn send(&mut self, _: usize, _: SocketAddr) {
+    fn send(&mut self, len: usize, to: SocketAddr) {
         self.sent += 1;
+        let packet = &self.room[..len];
+        if classify(packet) == Kind::Rtp {
+            self.got[usize::from(to.port() - PORT)].packet(packet, self.ticks);
+        }
     }
 
     fn hand_over(&mut self, _: ShardId, _: &mut dyn FnMut(&mut Parcel)) -> bool {
@@ -98,19 +153,19 @@ struct Room {
     video: Stream,
     audio: Vec<Stream>,
     reporters: Vec<Reporter>,
-    /// Packets of video sent, and so the transport-wide numbers used towards each receiver.
     frames: u32,
 }
 
 fn address(peer: usize) -> SocketAddr {
-    (Ipv4Addr::new(192, 0, 2, 1), 5000 + peer as u16).into()
+    (Ipv4Addr::new(192, 0, 2, 1), PORT + peer as u16).into()
 }
 
 impl Room {
     fn new(profile: Profile) -> Self {
         let identity = Arc::new(Identity::generate().expect("a certificate"));
         let mut engine = Engine::new(ShardId(0), identity);
-        let mut out = Drain { room: Box::new([0; DATAGRAM_ROOM]), sent: 0 };
+        let room = Box::new([0; DATAGRAM_ROOM]);
+        let mut out = Drain { room, sent: 0, ticks: 0, got: [Got::NOTHING; PEERS] };
         let now = Instant::now();
         let mut command = |command| engine.command(now, command, &mut out);
         for peer in 0..PEERS {
@@ -140,9 +195,12 @@ impl Room {
 
     /// One frame's time: media, and what receivers answer. Returns how often receiving allocated.
     fn frame(&mut self) -> u64 {
-        self.now += FRAME;
-        self.engine.handle_timeout(self.now, &mut self.out);
-        while self.engine.poll_event().is_some() {}
+        for _ in 0..STEPS {
+            self.now += FRAME / STEPS;
+            self.out.ticks += (FRAME / STEPS).as_micros() as i64 / 250;
+            self.engine.handle_timeout(self.now, &mut self.out);
+            while self.engine.poll_event().is_some() {}
+        }
         let mut datagrams = self.media();
         datagrams.extend(self.feedback());
         let mut drain: Vec<_> = datagrams
@@ -179,28 +237,28 @@ impl Room {
     /// Every receiver says each time what arrived, and now and then that something did not.
     fn feedback(&mut self) -> Vec<(usize, Vec<u8>)> {
         let (frames, video) = (self.frames, sink_ssrc(0, MediaKind::Video));
-        let reported = (PACKETS + PEERS - 1) as u32;
         let mut datagrams = Vec::new();
         for (peer, reporter) in self.reporters.iter_mut().enumerate().skip(1) {
             let own = source_ssrc(peer, MediaKind::Audio);
+            let got = std::mem::replace(&mut self.out.got[peer], Got::NOTHING);
+            self.out.got[peer].video = got.video;
             let fields = FeedbackFields {
                 sender: own,
                 media: video,
-                base_sequence: (frames.saturating_sub(1) * reported) as u16,
+                base_sequence: got.base,
                 feedback_count: frames as u8,
             };
-            let block = ReportBlock {
-                highest_sequence: frames * PACKETS as u32,
-                ..ReportBlock::empty(video)
-            };
-            let ticks = i64::from(frames) * 160;
-            let arrivals = (0..reported).map(|packet| Some(ticks + i64::from(packet)));
-            let lost = (1000 + frames as u16 * PACKETS as u16).wrapping_sub(4);
+            let highest_sequence = got.video.0 as u32;
+            let block = ReportBlock { highest_sequence, ..ReportBlock::empty(video) };
+            let arrivals = got.arrivals[..got.count].iter().map(|ticks| Some(*ticks));
+            let lost = got.video.wire().wrapping_sub(4);
             let mut bytes = vec![0; 1500];
-            let fill = |compound: &mut shardcast::wire::rtcp::CompoundWriter<'_>| {
+            let fill = |compound: &mut CompoundWriter<'_>| {
                 compound.push(|room| write_receiver_report(room, own, &[block]));
-                compound.push(|room| Some(write_transport_cc(room, &fields, arrivals)?.len));
-                if frames % 10 == 5 {
+                if got.count > 0 {
+                    compound.push(|room| Some(write_transport_cc(room, &fields, arrivals)?.len));
+                }
+                if frames % 50 == 25 {
                     let lost = [lost, lost.wrapping_add(1)].into_iter();
                     compound.push(|room| Some(write_nack(room, own, video, lost)?.len));
                 }
@@ -233,6 +291,8 @@ fn receiving_and_forwarding_do_not_allocate() {
         let forwarded = (PACKETS + PEERS) as u64 * (PEERS as u64 - 1);
         let expected = forwarded * u64::from(WATCHED_FRAMES);
         assert_eq!(after.1 - before.1, expected, "{:?}", room.engine.counters());
+        let counters = room.engine.counters();
+        assert!(counters.rtx_out > 0, "lost packets were sent again: {counters:?}");
         assert!(after.0 - before.0 > expected, "reports and repairs, too");
         assert_eq!(allocated, 0, "{profile:?}: allocations in {expected} packets");
     }
