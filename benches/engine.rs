@@ -65,7 +65,7 @@ impl Bench {
         let mut command = |command| engine.command(now, command, &mut out);
         (0..=fan_out).for_each(|peer| command(add_transport(peer, address(peer), PROFILE)));
         command(add_producer(0, 0, kind));
-        (1..=fan_out).for_each(|peer| command(add_consumer(0, peer, kind)));
+        (1..=fan_out).for_each(|peer| command(add_consumer(0, peer, kind, false)));
         Self { engine, out, now, stream: Stream::new(0, PROFILE, kind, FRAME) }
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Opened {
     pub(super) len: u16,
     /// Bytes of payload without padding.
     pub(super) payload_len: u16,
+    /// Bytes of padding that it leaves with: see [`crate::room::equalise`].
+    pub(super) padding: u8,
     pub(super) seq: SeqNo,
     pub(super) received_at: Instant,
     /// Counts the packets of its producer in order of arrival.
@@ -90,6 +92,7 @@ impl Opened {
             start: arrival.start,
             len: u16::try_from(packet.len()).ok()?,
             payload_len: payload.len() as u16,
+            padding: 0,
             seq: arrival.seq,
             received_at: arrival.received_at,
             order: producer.next_order(),
@@ -134,6 +137,12 @@ impl Opened {
     pub(super) fn element<'a>(&self, extension: Extension, packet: &'a [u8]) -> Option<&'a [u8]> {
         let element = self.elements().iter().find(|element| element.extension == extension)?;
         Some(element.data(packet))
+    }
+
+    /// Bytes of what is the same for all consumers: payload and copied elements.
+    pub(super) fn body_len(&self) -> usize {
+        let elements = self.elements().iter().map(|element| 1 + usize::from(element.len));
+        usize::from(self.payload_len) + elements.sum::<usize>()
     }
 
     fn elements(&self) -> &[Element] {
@@ -241,7 +250,7 @@ fn send(
     let to = path.transport.remote().ok_or(Drop::NoKeys)?;
     let buffer = out.datagram().ok_or(Drop::OutboxFull)?;
     let fields = rtp::Fields {
-        padding: false,
+        padding: packet.padding > 0,
         marker: admitted.marker,
         payload_type: admitted.payload_type,
         sequence: admitted.seq.wire(),
@@ -251,10 +260,15 @@ fn send(
     let header = write_header(consumer, path, Some((packet, bytes)), &fields, now, buffer);
     let header = header.ok_or(Drop::TooLarge)?;
     let payload = packet.payload(bytes);
-    let len = header.len + payload.len();
+    let len = header.len + payload.len() + usize::from(packet.padding);
     let room = buffer.get_mut(header.len..len).ok_or(Drop::TooLarge)?;
+    let (room, padding) = room.split_at_mut(payload.len());
     room.copy_from_slice(payload);
     admitted.payload.apply(packet.codec, room);
+    if let Some((count, zeroes)) = padding.split_last_mut() {
+        zeroes.fill(0);
+        *count = packet.padding;
+    }
     let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
     out.send(sealed, to);
     path.note_sent(header.transport_wide, now, sealed, SentKind::Media);
