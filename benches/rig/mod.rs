@@ -26,8 +26,8 @@ const LEVEL: u8 = 1;
 /// Payload types on both sides.
 const MEDIA: PayloadType = PayloadType(96);
 const RTX: PayloadType = PayloadType(97);
-/// First frames that are key frames, so that no receiver is left out by a lost one.
-const KEY_FRAMES: u32 = 5;
+/// Every so many frames one is a key frame, whoever asks: it is no larger than the others.
+const KEY_FRAME_INTERVAL: u32 = 8;
 
 /// An id that looks random, as the engine expects of them.
 fn id(kind: u128, peer: usize, other: usize) -> Uuid {
@@ -206,7 +206,7 @@ fn write_vp8(payload: &mut [u8], frame: u32, first: bool) {
     payload[..4].copy_from_slice(&[if first { 0x90 } else { 0x80 }, 0x80, picture[0], picture[1]]);
     if first {
         // RFC 6386 §9.1: the lowest bit is 0 for a key frame; then start code and size.
-        payload[4] = u8::from(frame >= KEY_FRAMES);
+        payload[4] = u8::from(!frame.is_multiple_of(KEY_FRAME_INTERVAL));
         payload[7..14].copy_from_slice(&[0x9d, 0x01, 0x2a, 0x80, 0x02, 0xe0, 0x01]);
     }
 }
