@@ -23,7 +23,9 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// A socket to listen on, and where what comes there belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Map {
+    /// Where clients send to.
     pub listen: SocketAddr,
+    /// Where that leads.
     pub target: SocketAddr,
 }
 
@@ -68,7 +70,9 @@ fn ports(text: &str) -> Option<(SocketAddr, u16)> {
 
 /// A socket that clients send to.
 pub struct Listener {
+    /// The bound socket.
     pub socket: UdpSocket,
+    /// Where its packets go.
     pub target: SocketAddr,
 }
 
@@ -81,6 +85,7 @@ impl Listener {
 
 /// A client and its socket towards the target.
 pub struct Flow {
+    /// The client's address.
     pub client: SocketAddr,
     /// Which listener it sends to; answers leave from there.
     pub listener: usize,

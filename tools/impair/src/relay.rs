@@ -40,11 +40,15 @@ const MAX_COMMANDS: usize = 64;
 
 /// How the relay is run.
 pub struct Settings {
+    /// What listens where.
     pub maps: Vec<Map>,
+    /// The profiles and their changes.
     pub script: Script,
+    /// Each client has a line of its own.
     pub per_client: bool,
     /// How often a line of figures is printed; none: never.
     pub every: Option<Duration>,
+    /// Answer in JSON.
     pub json: bool,
 }
 
