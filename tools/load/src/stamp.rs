@@ -3,7 +3,7 @@
 //! The time itself is not in the packet: it is taken when a whole burst is handed to the kernel, after all of
 //! it was sealed. An SFU may rewrite headers and descriptors and add padding, but not the end of a payload.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 /// Bytes of a stamp.
@@ -77,6 +77,8 @@ pub struct Track {
     pub kind: Kind,
     /// Packets that have left.
     pub sent: AtomicU64,
+    /// Its publisher has left: what it sent last may have met nobody.
+    pub ended: AtomicBool,
     departures: Box<[AtomicU64]>,
 }
 
@@ -84,7 +86,7 @@ impl Track {
     /// A track that has sent nothing.
     pub fn new(kind: Kind) -> Self {
         let departures = (0..KEPT).map(|_| AtomicU64::new(0)).collect();
-        Self { kind, sent: AtomicU64::new(0), departures }
+        Self { kind, sent: AtomicU64::new(0), ended: AtomicBool::new(false), departures }
     }
 
     /// Packets `from..to` leave at this moment of the wall clock.

@@ -1,6 +1,7 @@
 //! One stream as its receiver sees it: what came, what is missing, and what a browser would say about it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rtcp::reception_report::ReceptionReport;
 
@@ -13,9 +14,9 @@ const WINDOW: u64 = 1024;
 const MAX_JUMP: i64 = 3000;
 /// Packets missing at a time; libwebrtc gives up beyond 1,000 and asks for a key frame.
 const MAX_MISSING: usize = 1000;
-/// How often a packet is asked for, and how long apart at least: libwebrtc's figures.
+/// How often a packet is asked for; libwebrtc's figure.
 const MAX_TRIES: u8 = 10;
-/// See [`MAX_TRIES`].
+/// How long apart at least: libwebrtc looks this often whether a round trip has gone since it asked last.
 const TRY_INTERVAL: u64 = 20 * MS;
 /// A receiver without a picture asks for a key frame this often.
 const PICTURE_WAIT: u64 = 500 * MS;
@@ -188,8 +189,8 @@ impl Stream {
         }
     }
 
-    /// What is to be asked for now.
-    pub fn missing(&mut self, now: u64, ask: &mut Vec<u16>) {
+    /// What is to be asked for now, `rtt` after it was asked for last.
+    pub fn missing(&mut self, now: u64, rtt: u64, ask: &mut Vec<u16>) {
         ask.clear();
         if self.missing.is_empty() {
             return;
@@ -197,7 +198,7 @@ impl Stream {
         for missing in &mut self.missing {
             if missing.next <= now {
                 ask.push(missing.number as u16);
-                (missing.tries, missing.next) = (missing.tries + 1, now + TRY_INTERVAL);
+                (missing.tries, missing.next) = (missing.tries + 1, now + rtt.max(TRY_INTERVAL));
             }
         }
         let before = self.missing.len();
@@ -256,15 +257,18 @@ impl Stream {
     }
 
     /// Packets that should have come since the mark, and those that did. What was sent at the end and did
-    /// not come shows only where the track's own count is comparable: one encoding, nothing left out.
-    pub fn tally(&self) -> (u64, u64) {
+    /// not come shows only where the track's own count is comparable: one encoding, and its publisher and this
+    /// receiver are `still_here`.
+    pub fn tally(&self, still_here: bool) -> (u64, u64) {
         let Some(highest) = self.highest else { return (0, 0) };
         let base = self.mark.highest.unwrap_or(self.first.saturating_sub(1));
         let mut expected = highest.saturating_sub(base);
         if let (Some(track), Some((sent, here))) = (&self.track, self.anchor)
             && track.kind != Kind::Layer
+            && still_here
+            && !track.ended.load(Ordering::Acquire)
         {
-            let last = track.sent.load(std::sync::atomic::Ordering::Acquire);
+            let last = track.sent.load(Ordering::Acquire);
             let end = (here + last).saturating_sub(sent + 1);
             expected = expected.max(end.saturating_sub(base));
         }
@@ -329,21 +333,21 @@ mod tests {
         for wire in [65_534, 65_535, 2] {
             assert_eq!(stream.note(wire, 0).0, Seen::New);
         }
-        stream.missing(0, &mut ask);
+        stream.missing(0, 0, &mut ask);
         assert_eq!(ask, [0, 1]);
-        stream.missing(TRY_INTERVAL - 1, &mut ask);
+        stream.missing(TRY_INTERVAL - 1, 0, &mut ask);
         assert_eq!(ask, [0; 0], "too early");
         assert_eq!(stream.note(1, 0).0, Seen::New);
         assert_eq!(stream.note(1, 0).0, Seen::Copy);
         let mut asked = 1;
         let mut now = TRY_INTERVAL;
         while stream.has_gaps() {
-            stream.missing(now, &mut ask);
+            stream.missing(now, TRY_INTERVAL, &mut ask);
             asked += ask.len();
             now += TRY_INTERVAL;
         }
         assert_eq!(asked, usize::from(MAX_TRIES));
-        assert_eq!(stream.tally(), (5, 4));
+        assert_eq!(stream.tally(true), (5, 4));
         assert!(stream.wants_picture(now + PICTURE_WAIT), "what is lost breaks the picture");
     }
 
@@ -360,7 +364,10 @@ mod tests {
         for wire in 11..60 {
             stream.note(wire, 0);
         }
-        assert_eq!(stream.tally(), (59, 49), "packets 41 to 99 were to come");
+        assert_eq!(stream.tally(true), (59, 49), "packets 41 to 99 were to come");
+        assert_eq!(stream.tally(false), (49, 49));
+        track.ended.store(true, Ordering::Release);
+        assert_eq!(stream.tally(true), (49, 49));
     }
 
     #[test]

@@ -31,6 +31,9 @@ use crate::tally::Tally;
 /// Reports in one packet (RFC 3550 §6.4.1: five bits).
 const MAX_REPORTS: usize = 31;
 
+/// Round-trip time before it is known: libwebrtc's.
+const FIRST_RTT: u64 = 100 * clock::MS;
+
 /// What the join hands over to a worker.
 pub struct NewTransport {
     /// Connected to the server.
@@ -74,6 +77,9 @@ pub struct Transport {
     recorder: Recorder,
     /// The next transport-wide number to send.
     wide: u16,
+    /// When the last check left, and how long one took.
+    checked: u64,
+    rtt: u64,
     /// Whether a timer for gaps is set.
     pub gaps_timed: bool,
     scratch: Vec<u8>,
@@ -94,6 +100,8 @@ impl From<NewTransport> for Transport {
             routes: Vec::new(),
             recorder: Recorder::default(),
             wide: 0,
+            checked: 0,
+            rtt: FIRST_RTT,
             gaps_timed: false,
             scratch: Vec::new(),
             ask: Vec::new(),
@@ -118,14 +126,14 @@ impl Transport {
         self.streams.iter_mut().for_each(Stream::mark);
     }
 
-    /// Adds what this transport's streams and socket saw since the mark.
-    pub fn sum_up(&self, tally: &mut Tally) {
+    /// Adds what this transport's streams and socket saw since the mark, `still_here` or when it leaves.
+    pub fn sum_up(&self, still_here: bool, tally: &mut Tally) {
         for stream in &self.streams {
-            let (expected, delivered) = stream.tally();
+            let (expected, delivered) = stream.tally(still_here);
             tally.expected += expected;
             tally.delivered += delivered;
             tally.copies += stream.copies;
-            tally.dark += u64::from(!stream.has_picture());
+            tally.dark += u64::from(still_here && !stream.has_picture());
         }
         tally.overflowed += crate::sys::dropped_by(self.socket.as_fd());
     }
@@ -159,7 +167,11 @@ impl Transport {
         match datagram {
             [128..=191, 192..=223, ..] => self.receive_rtcp(datagram, now, tally, out),
             [128..=191, ..] => self.receive_rtp(datagram, now, arrived, measure, tally),
-            [0..=3, ..] => tally.consents += u64::from(self.agent.is_answer(datagram)),
+            [0..=3, ..] if self.agent.is_answer(datagram) => {
+                tally.consents += 1;
+                self.rtt = now.saturating_sub(self.checked);
+            }
+            [0..=3, ..] => {}
             // The handshake is over; what still comes are copies of its last flight, or a goodbye.
             [20..=63, ..] => {}
             _ => tally.strange += 1,
@@ -297,7 +309,7 @@ impl Transport {
             if !stream.has_gaps() {
                 continue;
             }
-            stream.missing(now, &mut self.ask);
+            stream.missing(now, self.rtt, &mut self.ask);
             again |= stream.has_gaps();
             if self.ask.is_empty() {
                 continue;
@@ -373,6 +385,7 @@ impl Transport {
 
     /// Renews consent (RFC 7675 §5.1).
     pub fn send_check(&mut self, out: &mut SendBatch) {
+        self.checked = clock::now();
         if let Ok(check) = self.agent.check() {
             out.push(&check);
         }

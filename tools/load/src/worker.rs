@@ -5,6 +5,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -199,7 +200,11 @@ impl Worker {
                 Order::Remove(name) => {
                     if let Some(slot) = self.names.remove(&name) {
                         let (_, transport) = self.transports.remove(slot);
-                        transport.sum_up(&mut self.tally);
+                        transport.sum_up(false, &mut self.tally);
+                        transport
+                            .sources
+                            .iter()
+                            .for_each(|s| s.track.ended.store(true, Ordering::Release));
                         self.lines.iter_mut().for_each(|lines| lines.forget(name));
                     }
                 }
@@ -207,7 +212,7 @@ impl Worker {
                 Order::Hush => self.hushed = true,
                 Order::Report(to) => {
                     let mut tally = self.tally.clone();
-                    self.transports.iter().for_each(|(_, (_, t))| t.sum_up(&mut tally));
+                    self.transports.iter().for_each(|(_, (_, t))| t.sum_up(true, &mut tally));
                     // Whoever asked may have given up.
                     let _ = to.send(tally);
                 }
