@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::id::{Codec, Extension, Mid, Rid, ShardId};
+use crate::id::{Codec, Extension, MediaKind, Mid, Rid, ShardId};
 use crate::media::arrivals::Arrivals;
 use crate::room::forward::{Arrival, Opened};
 use crate::room::parcel::{Note, Parcel};
@@ -80,10 +80,11 @@ impl Engine {
             Note::Loudness { room, producer, summary } => self.hear(now, room, producer, summary),
             Note::KeyFrameWish { producer, encoding } => {
                 let Some(&key) = self.producer_keys.get(&producer) else { return };
-                if self.producers[key].borrowers.contains(&from) {
+                if self.producers[key].borrowers.iter().any(|own| own.shard == from) {
                     self.wish_key_frame(now, key, encoding, out);
                 }
             }
+            Note::LayersWanted { producer, spatial } => self.note_wants(from, producer, spatial),
         }
     }
 
@@ -226,7 +227,7 @@ impl Engine {
         let clock_rate = producer.clock_rate();
         let encoding = producer.encodings.get_mut(usize::from(arrival.encoding))?;
         let is_new_source = encoding.latch(arrival.header.ssrc, clock_rate);
-        encoding.note_activity(arrival.received_at);
+        let begins = encoding.note_activity(arrival.received_at);
         encoding.codec = Some(opened.codec);
         encoding.meter.add(usize::from(opened.len), now);
         // RFC 4588 §6.3: a retransmission is of another stream and mends no statistics of this one.
@@ -234,6 +235,8 @@ impl Engine {
             encoding.reception.packet(arrival.seq, arrival.header.timestamp, arrival.received_at);
         }
         encoding.remember(packet, opened);
+        producer.meter_layer(&opened);
+        producer.has_news |= begins && producer.kind == MediaKind::Video;
         if is_new_source {
             for &consumer in &producer.consumers {
                 self.consumers[consumer].source_changed(arrival.encoding);
@@ -245,7 +248,7 @@ impl Engine {
         Some(opened)
     }
 
-    /// Copies packets to the shards that have a replica of their producer.
+    /// Copies packets to the shards that have a replica of their producer, and want them.
     fn lend<'a>(
         &mut self,
         now: Instant,
@@ -266,7 +269,8 @@ impl Engine {
                 seq: packet.seq,
                 received_at: packet.received_at,
             };
-            for &shard in &producer.borrowers {
+            for borrower in producer.borrowers.iter().filter(|own| own.takes(packet.encoding)) {
+                let shard = borrower.shard;
                 let taken = out.hand_over(shard, &mut |parcel| parcel.fill(note, bytes(packet)));
                 if !taken {
                     self.counters.drop(Drop::ParcelQueueFull);

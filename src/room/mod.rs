@@ -15,6 +15,8 @@ mod feedback;
 mod figures;
 mod forward;
 mod inbound;
+mod line;
+mod pacer;
 pub mod parcel;
 mod paths;
 mod producer;
@@ -23,6 +25,7 @@ mod reports;
 mod speakers;
 pub mod spec;
 mod timers;
+mod wants;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -141,6 +144,10 @@ impl Engine {
                 Timer::Levels(room) => self.tell_levels(now, room),
                 Timer::Repair(key) => self.ask_for_lost(now, key, out),
                 Timer::KeyFrame(key) => self.repeat_key_frame_requests(now, key, out),
+                Timer::Allot(key) => self.allot_and_ask(now, key, out),
+                Timer::Line(key) => self.mind_line(now, key, out),
+                Timer::Pace(key) => self.pace(now, key, out),
+                Timer::Wants(key) => self.weigh_wants(now, key, out),
             }
         }
     }

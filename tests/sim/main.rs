@@ -3,10 +3,12 @@
 //! A run follows from its seed, which a failure prints. Keys are preset; the handshake, whose randomness
 //! has no seed, is tested with the transports.
 
+mod bandwidth;
 mod forwarding;
 mod hostile;
 mod media;
 mod network;
 mod peer;
 mod random;
+mod wants;
 mod world;

@@ -1,6 +1,6 @@
 //! Engines, peers and a network under one virtual clock: nothing here sleeps, and a seed repeats a run.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use shardcast::id::{
     Codec, ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, RoomKey,
     ShardId, Ssrc, TransportId,
 };
-use shardcast::room::parcel::Parcel;
+use shardcast::room::parcel::{Note, Parcel};
 use shardcast::room::spec::{
     Command, ConsumerSpec, EncodingSpec, Event, Feedback, PayloadMapping, PayloadSpec, ProducerSpec,
 };
@@ -20,7 +20,8 @@ use shardcast::transport::srtp::{Keys, Master, Profile};
 use uuid::Uuid;
 
 use crate::media::{
-    CONSUMER_MID_ID, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX, Source, TWCC_ID,
+    CONSUMER_MID_ID, CONSUMER_TWCC_ID, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX, Source,
+    TWCC_ID,
 };
 use crate::network::{Network, Node, Weather};
 use crate::peer::Peer;
@@ -45,6 +46,10 @@ pub struct World {
     pub peers: Vec<Peer>,
     pub events: Vec<Event>,
     pub producers: Vec<Published>,
+    /// Media packets that shards handed to each other, by encoding.
+    pub lent: BTreeMap<u8, u64>,
+    /// So many of the next words of replicas on what they want are lost.
+    pub words_to_lose: usize,
     ids: u128,
 }
 
@@ -110,6 +115,8 @@ impl World {
             peers: Vec::new(),
             events: Vec::new(),
             producers: Vec::new(),
+            lent: BTreeMap::new(),
+            words_to_lose: 0,
             ids: u128::from(seed) << 64,
         }
     }
@@ -215,6 +222,9 @@ impl World {
         let mut extensions = ExtensionMap::default();
         extensions.set(Extension::Mid, CONSUMER_MID_ID);
         extensions.set(Extension::AudioLevel, 6);
+        if is_video {
+            extensions.set(Extension::TransportWideCc, CONSUMER_TWCC_ID);
+        }
         let spec = ConsumerSpec {
             id,
             transport: self.peers[peer].id,
@@ -365,6 +375,14 @@ impl World {
             }
         }
         for (to, parcel) in out.parcels {
+            match parcel.note {
+                Note::LayersWanted { .. } if self.words_to_lose > 0 => {
+                    self.words_to_lose -= 1;
+                    continue;
+                }
+                Note::Media { encoding, .. } => *self.lent.entry(encoding).or_default() += 1,
+                _ => {}
+            }
             self.shards[usize::from(to.0)].parcels.push_back((ShardId(shard as u16), parcel));
         }
         while let Some(event) = self.shards[shard].engine.poll_event() {
