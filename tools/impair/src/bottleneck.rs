@@ -93,7 +93,7 @@ impl<P> Bottleneck<P> {
     }
 
     /// Packets in the queue and on the line.
-    pub fn len(&self) -> usize {
+    pub fn packets(&self) -> usize {
         self.queue.len()
     }
 

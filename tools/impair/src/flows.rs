@@ -134,7 +134,7 @@ impl Flows {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.flows.len()
     }
 
@@ -208,6 +208,6 @@ mod tests {
         assert_eq!(flows.heard(half, 1, client), None, "another listener is another flow");
         assert!(flows.take_idle(FLOW_IDLE).is_none());
         assert!(flows.take_idle(half + FLOW_IDLE).is_some());
-        assert_eq!((flows.heard(FLOW_IDLE * 2, 0, client), flows.len()), (None, 0));
+        assert_eq!((flows.heard(FLOW_IDLE * 2, 0, client), flows.count()), (None, 0));
     }
 }

@@ -319,7 +319,7 @@ impl Relay {
         of: impl FnOnce(Report) -> T,
     ) -> T {
         let window = counters.since(&mark.counters);
-        let sockets = Sockets { flows: self.flows.len(), ..self.sockets };
+        let sockets = Sockets { flows: self.flows.count(), ..self.sockets };
         of(Report { elapsed: now, since: now - mark.at, total: counters, window: &window, sockets })
     }
 

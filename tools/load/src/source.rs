@@ -177,7 +177,7 @@ impl Source {
         let first = self.number;
         let speaks = self.spec.turns.is_none_or(|turns| turns.speaks(now));
         let silent = self.kind() == Kind::Audio && !speaks;
-        if !(silent && !self.tick.is_multiple_of(SILENCE)) {
+        if !silent || self.tick.is_multiple_of(SILENCE) {
             let key = self.takes_key_frame(now);
             let size = self.frame_size(key, silent);
             let room =
