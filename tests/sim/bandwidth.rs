@@ -220,6 +220,32 @@ fn priority_decides_who_gets_more() {
     call.world.check_sinks();
 }
 
+#[test]
+fn who_knows_remb_only_is_told_and_heard_by_it() {
+    let mut world = World::new(46, 1, Weather::CALM);
+    world.remb_only = true;
+    let (publisher, viewer) = (world.join(0), world.join(0));
+    let sources = camera(&world, 500);
+    let video = world.publish(publisher, sources);
+    world.run(seconds(3));
+    let allowed = world.peers[publisher].max_bitrate.expect("a REMB came");
+    assert!(allowed > 1_000_000, "nothing is lost: {allowed} bit/s");
+    let (consumer, ssrc) = world.consume(viewer, video);
+    let mut call = Call { world, viewer, consumer, ssrc };
+    call.world.run(seconds(2));
+    assert_eq!(call.layer(), Some(2), "of its line nothing is known");
+    for (bitrate, layer) in [(700_000, 1), (u64::MAX, 2), (0, 0)] {
+        for _ in 0..30 {
+            let message = call.world.peers[viewer].say_max_bitrate(bitrate);
+            call.world.send(viewer, &message);
+            call.world.run(Duration::from_millis(500));
+        }
+        let layers = call.layer();
+        // With a line of nothing, nothing is sent.
+        assert_eq!(layers, (bitrate > 0).then_some(layer), "at {bitrate} bit/s");
+    }
+}
+
 /// Probes are the server's own doing: nothing is probed where nobody wants more than there is.
 #[test]
 fn a_line_that_carries_everything_wanted_is_not_probed_for_more() {
