@@ -89,7 +89,8 @@ pub fn add_producer(sender: usize, room: u64, kind: MediaKind) -> Command {
     let mut extensions = ExtensionMap::default();
     extensions.set(Extension::TransportWideCc, TWCC);
     extensions.set(Extension::AudioLevel, LEVEL);
-    let feedback = Feedback { nack: is_video, pli: true, fir: true, transport_cc: true };
+    let feedback =
+        Feedback { nack: is_video, pli: true, fir: true, transport_cc: true, remb: false };
     Command::AddProducer(Box::new(ProducerSpec {
         id: producer_id(sender, kind),
         transport: transport_id(sender),

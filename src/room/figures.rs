@@ -169,6 +169,7 @@ fn transport(path: &Path, now: Instant) -> TransportStats {
         rtx_sent: path.meters.rtx_sent.traffic(now),
         probation_sent: path.meters.probation_sent.traffic(now),
         available_outgoing_bitrate: path.line.as_ref().and_then(|line| line.estimate()),
+        available_incoming_bitrate: path.bound.map(|bound| bound.bitrate()),
         packet_loss_sent: path.line.as_ref().and_then(|line| line.loss()),
         round_trip_time: path.rtt.measured(),
         ..TransportStats::default()

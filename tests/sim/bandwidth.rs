@@ -220,6 +220,56 @@ fn priority_decides_who_gets_more() {
     call.world.check_sinks();
 }
 
+#[test]
+fn who_knows_remb_only_is_told_and_heard_by_it() {
+    let mut world = World::new(46, 1, Weather::CALM);
+    world.remb_only = true;
+    let (publisher, viewer) = (world.join(0), world.join(0));
+    let sources = camera(&world, 500);
+    let video = world.publish(publisher, sources);
+    world.run(seconds(3));
+    let allowed = world.peers[publisher].max_bitrate.expect("a REMB came");
+    assert!(allowed > 1_000_000, "nothing is lost: {allowed} bit/s");
+    let (consumer, ssrc) = world.consume(viewer, video);
+    let mut call = Call { world, viewer, consumer, ssrc };
+    call.world.run(seconds(2));
+    assert_eq!(call.layer(), Some(2), "of its line nothing is known");
+    for (bitrate, layer) in [(700_000, 1), (u64::MAX, 2), (0, 0)] {
+        for _ in 0..30 {
+            let message = call.world.peers[viewer].say_max_bitrate(bitrate);
+            call.world.send(viewer, &message);
+            call.world.run(Duration::from_millis(500));
+        }
+        let layers = call.layer();
+        // With a line of nothing, nothing is sent.
+        assert_eq!(layers, (bitrate > 0).then_some(layer), "at {bitrate} bit/s");
+    }
+}
+
+/// A camera of one size cannot be sent smaller: it goes on while the line carries most of it.
+#[test]
+fn the_only_picture_is_not_given_up_lightly() {
+    let weather = Weather { delay: Duration::from_millis(30), ..Weather::CALM };
+    let mut world = World::new(47, 1, weather);
+    let (publisher, viewer) = (world.join(0), world.join(0));
+    let source = camera(&world, 500).remove(1);
+    let video = world.publish(publisher, vec![source]);
+    let (consumer, ssrc) = world.consume(viewer, video);
+    let mut call = Call { world, viewer, consumer, ssrc };
+    call.world.run(seconds(5));
+    call.world.network.lines.insert(viewer, Line::new(450_000, QUEUE));
+    call.world.run(seconds(20));
+    assert_eq!(call.count(What::Pause, Why::BandwidthShort), 0, "it takes some 510 kbit/s");
+    call.world.network.lines.insert(viewer, Line::new(120_000, QUEUE));
+    call.world.run(seconds(20));
+    assert!(call.count(What::Pause, Why::BandwidthShort) > 0, "that is hopeless");
+    call.world.network.lines.insert(viewer, Line::new(5_000_000, QUEUE));
+    let back = call.time_to(|layer| layer == 0, seconds(15)).expect("it comes back");
+    call.world.run(seconds(10));
+    println!("the only picture is back {:.1} s after the line", back.as_secs_f64());
+    assert_eq!(call.layer(), Some(0));
+}
+
 /// Probes are the server's own doing: nothing is probed where nobody wants more than there is.
 #[test]
 fn a_line_that_carries_everything_wanted_is_not_probed_for_more() {
