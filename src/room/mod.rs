@@ -15,6 +15,7 @@ mod feedback;
 mod figures;
 mod forward;
 mod inbound;
+mod loudest;
 pub mod parcel;
 mod paths;
 mod producer;

@@ -3,8 +3,10 @@
 //! A run follows from its seed, which a failure prints. Keys are preset; the handshake, whose randomness
 //! has no seed, is tested with the transports.
 
+mod descriptors;
 mod forwarding;
 mod hostile;
+mod loudest;
 mod media;
 mod network;
 mod peer;

@@ -72,6 +72,11 @@ impl Selector {
         }
     }
 
+    /// How the stream is layered.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The wanted layers.
     pub fn target(&self) -> Option<Layer> {
         self.target
