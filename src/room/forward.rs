@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::id::{Codec, Extension};
+use crate::media::bandwidth::SentKind;
 use crate::media::layers::{FrameInfo, PayloadShift, Structure};
 use crate::room::consumer::{Admitted, Consumer};
 use crate::room::counters::Drop;
@@ -162,17 +163,20 @@ impl Engine {
         if producer.is_silent() {
             return;
         }
-        let best = producer.best_encoding(now, u8::MAX);
+        if producer.has_news {
+            self.producers[producer_key].has_news = false;
+            self.allot_receivers(now, producer_key);
+        }
+        let producer = &self.producers[producer_key];
         let clock_rate = producer.clock_rate();
-        let mut wanted = None;
+        // Bit `n`: a key frame of encoding `n` is needed.
+        let mut wanted = 0_u8;
         for &key in &producer.consumers {
             let consumer = &mut self.consumers[key];
             let path = &mut self.paths[consumer.transport];
             if !path.transport.is_connected() {
                 continue;
             }
-            let before = consumer.needs_key_frame();
-            consumer.follow(producer, best, now);
             for packet in packets {
                 let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
                 let switched = admitted.switched;
@@ -185,15 +189,14 @@ impl Engine {
                     self.counters.rtp_out += rest;
                 }
             }
-            if let Some(layers) = consumer.news() {
+            if let Some(layers) = consumer.news(producer) {
                 self.events.push_back(Event::LayersChanged { id: consumer.id, layers });
             }
-            let needed = consumer.needs_key_frame();
-            if needed.is_some() && needed != before {
-                wanted = needed;
+            if let Some(encoding) = consumer.new_need() {
+                wanted |= 1 << encoding.min(7);
             }
         }
-        if let Some(encoding) = wanted {
+        for encoding in (0..8).filter(|encoding| wanted & 1 << encoding != 0) {
             self.wish_key_frame(now, producer_key, encoding, out);
         }
     }
@@ -244,17 +247,22 @@ fn send(
         timestamp: admitted.timestamp,
         ssrc: consumer.ssrc,
     };
-    let form = Form { fields, seq: Some(admitted.seq), shift: admitted.payload };
-    let structure = producer.structure(packet.encoding);
-    let header = write_header(consumer, path, (packet, bytes), &form, structure, now, buffer);
-    let header_len = header.ok_or(Drop::TooLarge)?;
+    let form = Form {
+        fields,
+        seq: Some(admitted.seq),
+        shift: admitted.payload,
+        structure: producer.structure(packet.encoding),
+    };
+    let header = write_header(consumer, path, Some((packet, bytes)), &form, now, buffer);
+    let header = header.ok_or(Drop::TooLarge)?;
     let payload = packet.payload(bytes);
-    let len = header_len + payload.len();
-    let room = buffer.get_mut(header_len..len).ok_or(Drop::TooLarge)?;
+    let len = header.len + payload.len();
+    let room = buffer.get_mut(header.len..len).ok_or(Drop::TooLarge)?;
     room.copy_from_slice(payload);
     admitted.payload.apply(packet.codec, room);
     let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
     out.send(sealed, to);
+    path.note_sent(header.transport_wide, now, sealed, SentKind::Media);
     path.sent_bytes += sealed;
     path.meters.rtp_sent.add(sealed, now);
     path.meters.sent.add(sealed, now);
@@ -262,25 +270,36 @@ fn send(
 }
 
 /// What a packet leaves with, beside what it came with.
-pub(super) struct Form {
+pub(super) struct Form<'a> {
     pub(super) fields: rtp::Fields,
     /// Its number in the media stream, `None` for RTX.
     pub(super) seq: Option<SeqNo>,
     pub(super) shift: PayloadShift,
+    /// What its encoding's packets said about its layers.
+    pub(super) structure: Option<&'a Structure>,
 }
 
-/// Writes the header as the consumer negotiated it; returns its length, or `None` if it does not fit.
+/// A header that was written.
+pub(super) struct Written {
+    /// Its length.
+    pub(super) len: usize,
+    /// The packet's transport-wide number, if the consumer negotiated it.
+    pub(super) transport_wide: Option<u16>,
+}
+
+/// Writes the header as the consumer negotiated it, with the elements that `packet` came with; `None` if it
+/// does not fit.
 pub(super) fn write_header(
     consumer: &Consumer,
     path: &mut Path,
-    (packet, bytes): (&Opened, &[u8]),
-    form: &Form,
-    structure: Option<&Structure>,
+    packet: Option<(&Opened, &[u8])>,
+    form: &Form<'_>,
     now: Instant,
     buffer: &mut [u8],
-) -> Option<usize> {
+) -> Option<Written> {
     let id = |extension| consumer.extensions.id(extension);
-    rtp::write_header(buffer, &form.fields, |elements| {
+    let mut transport_wide = None;
+    let len = rtp::write_header(buffer, &form.fields, |elements| {
         if let (true, Some(id)) = (consumer.says_mid(form.seq), id(Extension::Mid)) {
             elements.push(id, consumer.mid.as_bytes());
         }
@@ -288,21 +307,24 @@ pub(super) fn write_header(
             elements.push(id, &AbsSendTime::from_duration(path.age(now)).to_bytes());
         }
         if let Some(id) = id(Extension::TransportWideCc) {
-            elements.push(id, &path.next_transport_wide_sequence().to_be_bytes());
+            let sequence = path.next_transport_wide_sequence();
+            elements.push(id, &sequence.to_be_bytes());
+            transport_wide = Some(sequence);
         }
+        let Some((packet, bytes)) = packet else { return };
         for element in packet.elements() {
             let Some(id) = id(element.extension) else { continue };
             let data = element.data(bytes);
             if element.extension == Extension::DependencyDescriptor {
                 let mut room = [0; MAX_ELEMENT_LEN];
-                let len =
-                    write_dependency(consumer, packet, data, form.shift, structure, &mut room);
+                let len = write_dependency(consumer, packet, data, form, &mut room);
                 elements.push(id, &room[..len]);
             } else {
                 elements.push(id, data);
             }
         }
-    })
+    })?;
+    Some(Written { len, transport_wide })
 }
 
 /// Writes a dependency descriptor as the consumer gets it, and returns its length: its frames counted on,
@@ -312,18 +334,17 @@ fn write_dependency(
     consumer: &Consumer,
     packet: &Opened,
     data: &[u8],
-    shift: PayloadShift,
-    structure: Option<&Structure>,
+    form: &Form<'_>,
     room: &mut [u8; MAX_ELEMENT_LEN],
 ) -> usize {
-    let known = structure.and_then(|structure| structure.dependency.as_ref());
-    let structure = structure.filter(|_| packet.frame.begins_frame);
+    let known = form.structure.and_then(|structure| structure.dependency.as_ref());
+    let structure = form.structure.filter(|_| packet.frame.begins_frame);
     let active = structure.and_then(|structure| consumer.active_targets(structure));
     let written = active.and_then(|active| with_active_targets(data, known, active, room));
     let len = written.unwrap_or_else(|| {
         room[..data.len()].copy_from_slice(data);
         data.len()
     });
-    shift.apply_dependency(&mut room[..len]);
+    form.shift.apply_dependency(&mut room[..len]);
     len
 }

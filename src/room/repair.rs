@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use crate::id::PayloadType;
+use crate::media::bandwidth::SentKind;
 use crate::media::nack::Arrived;
 use crate::room::consumer::Consumer;
 use crate::room::forward::{Arrival, Form, write_header};
+use crate::room::pacer::Waiting;
 use crate::room::producer::Source;
 use crate::room::timers::Timer;
 use crate::room::{Drop, Engine, Outbox};
@@ -97,8 +99,8 @@ impl Engine {
         }
     }
 
-    /// Sends again what a receiver misses, as RTX or just as it was: what is still there, not more often than once per round
-    /// trip, and within the transport's budget.
+    /// Sends again what a receiver misses, as RTX or just as it was: what is still there, not more often than
+    /// once per round trip, and within the transport's budget. What may not leave at once waits for its turn.
     pub(super) fn resend(
         &mut self,
         now: Instant,
@@ -110,10 +112,58 @@ impl Engine {
         self.count_request(key, nack.media, |requests| requests.nacks += 1);
         for wire in nack.sequences() {
             self.count_request(key, nack.media, |requests| requests.nack_packets += 1);
-            match self.resend_one(now, key, consumer, wire, out) {
-                Ok(()) => self.counters.rtx_out += 1,
+            let packet = Waiting { consumer, wire };
+            match self.may_resend(now, key, packet) {
+                Ok(len) => {
+                    let pacer = &mut self.paths[key].pacer;
+                    if pacer.is_free() && pacer.allow(len, now) {
+                        self.send_again(now, key, packet, out);
+                    } else if !pacer.wait(packet) {
+                        self.counters.drop(Drop::ResendBudget);
+                    }
+                }
                 Err(reason) => self.counters.drop(reason),
             }
+        }
+        self.pace(now, key, out);
+    }
+
+    /// Whether a packet may be sent again, and its length.
+    fn may_resend(&mut self, now: Instant, key: usize, packet: Waiting) -> Result<usize, Drop> {
+        let len = self.resend_len(packet).ok_or(Drop::NotInHistory)?;
+        let (path, consumer) = (&mut self.paths[key], &mut self.consumers[packet.consumer]);
+        let (_, _, numbers) = consumer.find(packet.wire).ok_or(Drop::NotInHistory)?;
+        let rtt = path.rtt.or_guess();
+        let may_resend = match &mut consumer.rtx {
+            Some(rtx) => rtx.may_resend(numbers.seq, now, rtt),
+            None => consumer.can_repeat() && consumer.may_repeat(numbers.seq, now, rtt),
+        };
+        if !may_resend {
+            return Err(Drop::ResentLately);
+        }
+        path.resends.allow(len, now).then_some(len).ok_or(Drop::ResendBudget)
+    }
+
+    /// The length of a packet that a receiver misses, if it is still there.
+    pub(super) fn resend_len(&self, packet: Waiting) -> Option<usize> {
+        let consumer = &self.consumers[packet.consumer];
+        let (encoding, seq, _) = consumer.find(packet.wire)?;
+        let encoding = self.producers[consumer.producer].encodings.get(usize::from(encoding))?;
+        let (bytes, _) = encoding.history.entry(seq)?;
+        Some(bytes.len())
+    }
+
+    /// Sends a packet again.
+    pub(super) fn send_again(
+        &mut self,
+        now: Instant,
+        key: usize,
+        packet: Waiting,
+        out: &mut impl Outbox,
+    ) {
+        match self.resend_one(now, key, packet, out) {
+            Ok(()) => self.counters.rtx_out += 1,
+            Err(reason) => self.counters.drop(reason),
         }
     }
 
@@ -121,8 +171,7 @@ impl Engine {
         &mut self,
         now: Instant,
         key: usize,
-        consumer: usize,
-        wire: u16,
+        Waiting { consumer, wire }: Waiting,
         out: &mut impl Outbox,
     ) -> Result<(), Drop> {
         let Self { paths, producers, consumers, .. } = self;
@@ -136,17 +185,6 @@ impl Engine {
         let to = path.transport.remote().ok_or(Drop::NoKeys)?;
         let buffer = out.datagram().ok_or(Drop::OutboxFull)?;
         let again = Again::of(consumer, packet.header.payload_type).ok_or(Drop::NotInHistory)?;
-        let rtt = path.rtt.or_guess();
-        let may_resend = match &mut consumer.rtx {
-            Some(rtx) => rtx.may_resend(numbers.seq, now, rtt),
-            None => consumer.may_repeat(numbers.seq, now, rtt),
-        };
-        if !may_resend {
-            return Err(Drop::ResentLately);
-        }
-        if !path.resends.allow(bytes.len(), now) {
-            return Err(Drop::ResendBudget);
-        }
         let (seq, ssrc) = match &mut consumer.rtx {
             Some(rtx) => (rtx.number(), rtx.ssrc),
             None => (numbers.seq, consumer.ssrc),
@@ -160,18 +198,18 @@ impl Engine {
             ssrc,
         };
         let media_seq = (!again.wrapped).then_some(numbers.seq);
-        let form = Form { fields, seq: media_seq, shift: numbers.payload };
-        let source = (packet, bytes);
-        let header = write_header(consumer, path, source, &form, structure, now, buffer);
-        let header_len = header.ok_or(Drop::TooLarge)?;
-        let room = buffer.get_mut(header_len..).ok_or(Drop::TooLarge)?;
+        let form = Form { fields, seq: media_seq, shift: numbers.payload, structure };
+        let header = write_header(consumer, path, Some((packet, bytes)), &form, now, buffer);
+        let header = header.ok_or(Drop::TooLarge)?;
+        let room = buffer.get_mut(header.len..).ok_or(Drop::TooLarge)?;
         let payload = packet.payload(bytes);
         let payload_len = again.write(room, wire, payload).ok_or(Drop::TooLarge)?;
         let media = &mut room[payload_len - payload.len()..payload_len];
         numbers.payload.apply(packet.codec, media);
-        let len = header_len + payload_len;
+        let len = header.len + payload_len;
         let sealed = path.transport.seal_rtp(seq, buffer, len).ok_or(Drop::TooLarge)?;
         out.send(sealed, to);
+        path.note_sent(header.transport_wide, now, sealed, SentKind::Retransmission);
         consumer.resent += 1;
         path.meters.rtx_sent.add(sealed, now);
         path.meters.sent.add(sealed, now);

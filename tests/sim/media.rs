@@ -24,6 +24,8 @@ pub const DEPENDENCY_ID: u8 = 13;
 pub const CONSUMER_MID_ID: u8 = 1;
 pub const CONSUMER_CAPTURE_ID: u8 = 10;
 pub const CONSUMER_DEPENDENCY_ID: u8 = 7;
+/// The same of the transport-wide number.
+pub const CONSUMER_TWCC_ID: u8 = 5;
 
 /// Payload type of publishers' retransmissions.
 pub const RTX: PayloadType = PayloadType(97);
@@ -351,6 +353,8 @@ pub struct Sink {
     pub packets: BTreeMap<SeqNo, Received>,
     /// The last sender report: NTP and RTP timestamps.
     pub clock: Option<(u64, u32)>,
+    /// When each frame's first packet came, and in how many packets and bytes it did.
+    pub arrivals: Vec<(Instant, usize)>,
     /// The MIDs that packets said, in order of arrival.
     pub mids: Vec<Mid>,
     /// Packets that said when they were captured.
@@ -372,6 +376,7 @@ impl Sink {
             repaired: 0,
             packets: BTreeMap::new(),
             clock: None,
+            arrivals: Vec::new(),
             mids: Vec::new(),
             captures: 0,
             descriptors: Vec::new(),

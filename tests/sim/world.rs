@@ -20,8 +20,8 @@ use shardcast::transport::srtp::{Keys, Master, Profile};
 use uuid::Uuid;
 
 use crate::media::{
-    CAPTURE_ID, CONSUMER_CAPTURE_ID, CONSUMER_DEPENDENCY_ID, CONSUMER_MID_ID, DEPENDENCY_ID,
-    LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX, Source, TWCC_ID,
+    CAPTURE_ID, CONSUMER_CAPTURE_ID, CONSUMER_DEPENDENCY_ID, CONSUMER_MID_ID, CONSUMER_TWCC_ID,
+    DEPENDENCY_ID, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX, Source, TWCC_ID,
 };
 use crate::network::{Network, Node, Weather};
 use crate::peer::Peer;
@@ -226,6 +226,9 @@ impl World {
         extensions.set(Extension::AudioLevel, 6);
         extensions.set(Extension::AbsCaptureTime, CONSUMER_CAPTURE_ID);
         extensions.set(Extension::DependencyDescriptor, CONSUMER_DEPENDENCY_ID);
+        if is_video {
+            extensions.set(Extension::TransportWideCc, CONSUMER_TWCC_ID);
+        }
         let spec = ConsumerSpec {
             id,
             transport: self.peers[peer].id,
