@@ -15,6 +15,7 @@ mod feedback;
 mod figures;
 mod forward;
 mod inbound;
+mod journal;
 mod line;
 mod loudest;
 mod pacer;

@@ -39,6 +39,8 @@ pub const CONSUMER_VIDEO: PayloadType = PayloadType(101);
 const CONSUMER_RTX: PayloadType = PayloadType(102);
 
 pub struct World {
+    /// Peers from now on know nothing of transport-wide feedback.
+    pub remb_only: bool,
     pub start: Instant,
     pub now: Instant,
     pub network: Network,
@@ -117,6 +119,7 @@ impl World {
             producers: Vec::new(),
             lent: BTreeMap::new(),
             words_to_lose: 0,
+            remb_only: false,
             ids: u128::from(seed) << 64,
         }
     }
@@ -188,7 +191,13 @@ impl World {
                 codec,
                 clock_rate,
                 rtx: (kind == MediaKind::Video).then_some(RTX),
-                feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: true },
+                feedback: Feedback {
+                    nack: true,
+                    pli: true,
+                    fir: true,
+                    transport_cc: !self.remb_only,
+                    remb: true,
+                },
             }],
             extensions,
         };
@@ -226,7 +235,7 @@ impl World {
         extensions.set(Extension::AudioLevel, 6);
         extensions.set(Extension::AbsCaptureTime, CONSUMER_CAPTURE_ID);
         extensions.set(Extension::DependencyDescriptor, CONSUMER_DEPENDENCY_ID);
-        if is_video {
+        if is_video && !self.remb_only {
             extensions.set(Extension::TransportWideCc, CONSUMER_TWCC_ID);
         }
         let spec = ConsumerSpec {

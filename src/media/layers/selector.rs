@@ -72,9 +72,9 @@ impl Selector {
         }
     }
 
-    /// How the stream is layered.
-    pub fn kind(&self) -> Kind {
-        self.kind
+    /// Whether each spatial layer is an encoding of its own.
+    pub fn is_simulcast(&self) -> bool {
+        self.kind == Kind::Simulcast
     }
 
     /// The wanted layers.
