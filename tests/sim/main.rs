@@ -4,8 +4,10 @@
 //! has no seed, is tested with the transports.
 
 mod bandwidth;
+mod descriptors;
 mod forwarding;
 mod hostile;
+mod loudest;
 mod media;
 mod network;
 mod peer;
