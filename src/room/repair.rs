@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::id::MediaKind;
 use crate::id::PayloadType;
 use crate::media::bandwidth::SentKind;
 use crate::media::nack::Arrived;
@@ -112,13 +113,15 @@ impl Engine {
     ) {
         let Some(&consumer) = self.paths[key].consumers.get(&nack.media) else { return };
         self.count_request(key, nack.media, |requests| requests.nacks += 1);
+        // Sound is small and cannot wait.
+        let is_audio = self.producers[self.consumers[consumer].producer].kind == MediaKind::Audio;
         for wire in nack.sequences() {
             self.count_request(key, nack.media, |requests| requests.nack_packets += 1);
             let packet = Waiting { consumer, wire };
             match self.may_resend(now, key, packet) {
                 Ok(len) => {
                     let pacer = &mut self.paths[key].pacer;
-                    if pacer.is_free() && pacer.allow(len, now) {
+                    if is_audio || pacer.is_free() && pacer.allow(len, now) {
                         self.send_again(now, key, packet, out);
                     } else if !pacer.wait(packet, now) {
                         self.counters.drop(Drop::ResendBudget);
