@@ -7,6 +7,10 @@ use crate::wire::seq::SeqNo;
 /// a second or more.
 const MAX_SHIFTS: usize = 32;
 
+/// How many outgoing numbers are told apart as given out or not: a second of 4K video, as long as the
+/// history keeps packets that may be asked for again.
+const REMEMBERED: u64 = 2048;
+
 /// How packets of one encoding are renumbered from one of them on.
 #[derive(Clone, Copy, Debug, Default)]
 struct Shift<P> {
@@ -51,6 +55,43 @@ pub struct Rewriter<P> {
     shifts: Vec<Shift<P>>,
     /// Highest incoming number mapped or skipped under the newest shift.
     highest: SeqNo,
+    /// Numbers that went out with a packet, and those that went out with nothing in it.
+    sent: Marks,
+    filled: Marks,
+    /// Numbers of packets that were given a marker bit.
+    ended: Marks,
+}
+
+/// One bit for each of the newest [`REMEMBERED`] outgoing numbers.
+#[derive(Debug)]
+struct Marks([u64; REMEMBERED as usize / 64]);
+
+impl Marks {
+    fn has(&self, seq: SeqNo) -> bool {
+        self.0[Self::word(seq)] & Self::bit(seq) != 0
+    }
+
+    fn put(&mut self, seq: SeqNo) {
+        self.0[Self::word(seq)] |= Self::bit(seq);
+    }
+
+    fn remove(&mut self, seq: SeqNo) {
+        self.0[Self::word(seq)] &= !Self::bit(seq);
+    }
+
+    fn word(seq: SeqNo) -> usize {
+        (seq.0 % REMEMBERED / 64) as usize
+    }
+
+    fn bit(seq: SeqNo) -> u64 {
+        1 << (seq.0 % 64)
+    }
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self([0; REMEMBERED as usize / 64])
+    }
 }
 
 impl<P: Copy + Default + PartialEq> Rewriter<P> {
@@ -58,7 +99,14 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     /// assumes that (RFC 3711 §3.3.1).
     pub fn new(first: SeqNo) -> Self {
         debug_assert_eq!(first.rollovers(), 0);
-        Self { next: first, shifts: Vec::new(), highest: SeqNo(0) }
+        Self {
+            next: first,
+            shifts: Vec::new(),
+            highest: SeqNo(0),
+            sent: Marks::default(),
+            filled: Marks::default(),
+            ended: Marks::default(),
+        }
     }
 
     /// The stream goes on with packet `first` of `encoding`, directly behind what was sent last, with
@@ -77,33 +125,30 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
 
     /// The numbers of incoming packet `seq` of `encoding`, whose payload changes by `payload` if it is the
     /// newest; a late one changes as its neighbours did. `None` if it lies before the last cut of its
-    /// encoding, or is too late to be told apart from packets that were left out.
+    /// encoding, or is too late to be told apart from packets that were left out. No number is given twice.
     pub fn map(&mut self, encoding: u8, seq: SeqNo, payload: P) -> Option<Numbers<P>> {
         self.set_payload(encoding, seq, payload);
-        let index = self.shifts.iter().rposition(|s| s.encoding == encoding && s.from <= seq)?;
-        let shift = &self.shifts[index];
-        let outgoing = shift.outgoing(seq);
-        // A later shift's numbers are taken: this packet came from beyond a switch.
-        if let Some(later) = self.shifts.get(index + 1)
-            && outgoing >= later.outgoing(later.from)
-        {
-            return None;
-        }
-        let numbers = numbers(shift, outgoing);
-        if index + 1 == self.shifts.len() {
-            self.highest = self.highest.max(seq);
-            self.next = self.next.max(SeqNo(outgoing.0 + 1));
-        }
+        let numbers = self.take(encoding, seq)?;
+        self.sent.put(numbers.seq);
         Some(numbers)
     }
 
-    /// Leaves incoming packet `seq` of the current encoding out, without a gap if it is the newest one. If
-    /// later packets went out already, their numbers stand and the receiver sees one loss.
-    pub fn skip(&mut self, seq: SeqNo) {
-        let Some(last) = self.shifts.last_mut() else { return };
-        if seq <= self.highest {
-            return;
+    /// Leaves incoming packet `seq` of the current `encoding` out, without a gap if it is the newest one. If
+    /// later packets went out already, their numbers stand: then the numbers are returned under which an
+    /// empty packet has to go, so that the receiver does not take the gap for a loss.
+    pub fn skip(&mut self, encoding: u8, seq: SeqNo) -> Option<Numbers<P>> {
+        if seq > self.highest {
+            self.close(seq);
+            return None;
         }
+        let numbers = self.take(encoding, seq)?;
+        self.filled.put(numbers.seq);
+        Some(numbers)
+    }
+
+    /// Closes up over `seq`, which lies behind everything so far.
+    fn close(&mut self, seq: SeqNo) {
+        let Some(last) = self.shifts.last_mut() else { return };
         let is_next = seq.0 == self.highest.0 + 1;
         self.highest = seq;
         let next = Shift { from: SeqNo(seq.0 + 1), sequence: last.sequence - 1, ..*last };
@@ -115,11 +160,11 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
         }
     }
 
-    /// Which packet went out with the wire number `wire`, and with what numbers; `None` if that is too long
-    /// ago.
+    /// Which packet went out with the wire number `wire`, and with what numbers; `None` if none did, or too
+    /// long ago.
     pub fn find(&self, wire: u16) -> Option<(u8, SeqNo, Numbers<P>)> {
         let outgoing = self.next.nearest(wire);
-        if outgoing >= self.next {
+        if !self.is_remembered(outgoing) || !self.sent.has(outgoing) {
             return None;
         }
         let shift = self.shifts.iter().rfind(|s| s.outgoing(s.from) <= outgoing)?;
@@ -127,9 +172,56 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
         Some((shift.encoding, incoming, numbers(shift, outgoing)))
     }
 
+    /// The packet that has just gone out as `seq` was given a marker bit.
+    pub fn mark(&mut self, seq: SeqNo) {
+        self.ended.put(seq);
+    }
+
+    /// Whether the packet that went out as `seq`, which [`Self::find`] has found, was given a marker bit.
+    pub fn is_marked(&self, seq: SeqNo) -> bool {
+        self.ended.has(seq)
+    }
+
     /// Added to the timestamps of the newest packets.
     pub fn timestamp_shift(&self) -> u32 {
         self.shifts.last().map_or(0, |shift| shift.timestamp)
+    }
+
+    /// The numbers that belong to a packet, if nothing has gone out under them.
+    fn take(&mut self, encoding: u8, seq: SeqNo) -> Option<Numbers<P>> {
+        let index = self.shifts.iter().rposition(|s| s.encoding == encoding && s.from <= seq)?;
+        let (shift, later) = (self.shifts[index], &self.shifts[index + 1..]);
+        let outgoing = shift.outgoing(seq);
+        // A later shift's numbers are taken: this packet came from beyond a switch.
+        if later.iter().any(|later| outgoing >= later.outgoing(later.from)) {
+            return None;
+        }
+        let is_free = outgoing >= self.next
+            || self.is_remembered(outgoing)
+                && !self.sent.has(outgoing)
+                && !self.filled.has(outgoing);
+        if !is_free {
+            return None;
+        }
+        if later.is_empty() {
+            self.highest = self.highest.max(seq);
+        }
+        self.advance(SeqNo(outgoing.0 + 1));
+        Some(numbers(&shift, outgoing))
+    }
+
+    fn is_remembered(&self, outgoing: SeqNo) -> bool {
+        outgoing < self.next && self.next.0 - outgoing.0 <= REMEMBERED
+    }
+
+    /// Numbers up to `next` count as behind us.
+    fn advance(&mut self, next: SeqNo) {
+        for seq in self.next.0.max(next.0.saturating_sub(REMEMBERED))..next.0 {
+            self.sent.remove(SeqNo(seq));
+            self.filled.remove(SeqNo(seq));
+            self.ended.remove(SeqNo(seq));
+        }
+        self.next = self.next.max(next);
     }
 
     fn set_payload(&mut self, encoding: u8, seq: SeqNo, payload: P) {
@@ -186,25 +278,52 @@ mod tests {
     fn what_is_left_out_leaves_no_gap() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
-        rewriter.skip(SeqNo(11));
-        rewriter.skip(SeqNo(12));
+        assert_eq!(rewriter.skip(0, SeqNo(11)), None);
+        assert_eq!(rewriter.skip(0, SeqNo(12)), None);
         assert_eq!(map(&mut rewriter, 13), Some(101));
     }
 
     #[test]
-    fn a_packet_skipped_late_is_a_loss_and_renumbers_nothing() {
+    fn a_packet_skipped_late_renumbers_nothing_and_has_its_number_filled_once() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
         map(&mut rewriter, 12);
-        rewriter.skip(SeqNo(11));
+        let filler = rewriter.skip(0, SeqNo(11)).expect("a hole");
+        assert_eq!(filler.seq, SeqNo(101));
+        assert_eq!(rewriter.skip(0, SeqNo(11)), None);
+        assert_eq!(map(&mut rewriter, 11), None, "its number is taken");
         assert_eq!(map(&mut rewriter, 13), Some(103));
+    }
+
+    #[test]
+    fn only_what_was_sent_can_be_found_again() {
+        let mut rewriter = started_at(10);
+        map(&mut rewriter, 10);
+        map(&mut rewriter, 13);
+        rewriter.skip(0, SeqNo(11));
+        assert_eq!(rewriter.find(101), None, "left out");
+        assert_eq!(rewriter.find(102), None, "not come yet");
+        map(&mut rewriter, 12);
+        assert_eq!(rewriter.find(102).map(|(_, seq, _)| seq), Some(SeqNo(12)));
+        map(&mut rewriter, 13 + REMEMBERED);
+        assert_eq!(rewriter.find(102), None, "too long ago");
+    }
+
+    /// RFC 3711 §9.1: one number, one packet, or the cipher is broken.
+    #[test]
+    fn no_number_is_given_out_twice() {
+        let mut rewriter = started_at(10);
+        assert_eq!(map(&mut rewriter, 10), Some(100));
+        assert_eq!(map(&mut rewriter, 10), None);
+        assert_eq!(map(&mut rewriter, 10 + REMEMBERED), Some(100 + REMEMBERED));
+        assert_eq!(map(&mut rewriter, 10), None, "too late to be told apart");
     }
 
     #[test]
     fn late_packets_from_before_a_skip_keep_their_numbers() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
-        rewriter.skip(SeqNo(12));
+        rewriter.skip(0, SeqNo(12));
         assert_eq!(map(&mut rewriter, 13), Some(102));
         assert_eq!(map(&mut rewriter, 11), Some(101));
     }
@@ -216,6 +335,29 @@ mod tests {
         rewriter.cut(0, SeqNo(500), 0, ());
         assert_eq!(map(&mut rewriter, 500), Some(101));
         assert_eq!(map(&mut rewriter, 11), None, "its number is taken");
+    }
+
+    /// Numbers are kept for packets that are late; whoever takes one of them may be the newest.
+    #[test]
+    fn what_is_overtaken_by_a_left_out_packet_keeps_its_number_until_a_cut() {
+        let mut rewriter = started_at(10);
+        map(&mut rewriter, 10);
+        assert_eq!(rewriter.skip(0, SeqNo(13)), None);
+        assert_eq!(map(&mut rewriter, 11), Some(101));
+        assert_eq!(rewriter.find(101).map(|(_, seq, _)| seq), Some(SeqNo(11)));
+        rewriter.cut(1, SeqNo(500), 0, ());
+        assert_eq!(rewriter.map(1, SeqNo(500), ()).map(|n| n.seq), Some(SeqNo(102)));
+        assert_eq!(map(&mut rewriter, 12), None, "its number is taken");
+        assert_eq!(rewriter.map(1, SeqNo(501), ()).map(|n| n.seq), Some(SeqNo(103)));
+    }
+
+    #[test]
+    fn a_number_behind_the_newest_one_is_filled_too() {
+        let mut rewriter = started_at(10);
+        map(&mut rewriter, 10);
+        assert_eq!(rewriter.skip(0, SeqNo(12)), None);
+        assert_eq!(rewriter.skip(0, SeqNo(11)).map(|n| n.seq), Some(SeqNo(101)));
+        assert_eq!(map(&mut rewriter, 13), Some(102));
     }
 
     #[test]
@@ -235,7 +377,7 @@ mod tests {
         let mut rewriter = started_at(65_530);
         for seq in 65_530..65_560 {
             if seq % 5 == 4 {
-                rewriter.skip(SeqNo(seq))
+                rewriter.skip(0, SeqNo(seq));
             } else {
                 map(&mut rewriter, seq);
             }
@@ -288,7 +430,9 @@ mod tests {
             let mut last = None;
             for (jump, action) in steps {
                 match action {
-                    0..=3 => rewriter.skip(SeqNo(seq)),
+                    0..=3 => {
+                        rewriter.skip(encoding, SeqNo(seq));
+                    }
                     4 => {
                         encoding = 1 - encoding;
                         rewriter.cut(encoding, SeqNo(seq), u32::from(encoding), ());

@@ -140,6 +140,8 @@ pub(super) struct Admitted {
     pub(super) payload: PayloadShift,
     /// The stream begins with it, or goes over to its encoding.
     pub(super) switched: bool,
+    /// It was left out too late to close the gap: an empty packet takes its number.
+    pub(super) filler: bool,
 }
 
 impl Consumer {
@@ -290,11 +292,9 @@ impl Consumer {
         }
         let mapping = self.payloads.iter().find(|m| m.producer == packet.header.payload_type);
         let Some(mapping) = mapping.copied().filter(|_| packet.payload_len > 0) else {
-            // Padding, or a codec that this peer does not take: left out without a gap.
-            if self.encoding == Some(packet.encoding) {
-                self.rewriter.skip(packet.seq);
-            }
-            return None;
+            // Padding, or a codec that this peer does not take.
+            let is_current = self.encoding == Some(packet.encoding);
+            return if is_current { self.leave_out(packet, now) } else { None };
         };
         let (verdict, payload) = match &mut self.layers {
             Layers::All => {
@@ -307,10 +307,7 @@ impl Consumer {
         };
         let (marker, switched) = match verdict {
             Verdict::Forward { marker, switch } => (marker, switch),
-            Verdict::Skip => {
-                self.rewriter.skip(packet.seq);
-                return None;
-            }
+            Verdict::Skip => return self.leave_out(packet, now),
             Verdict::Ignore => return None,
         };
         if switched {
@@ -318,6 +315,9 @@ impl Consumer {
         }
         let numbers = self.rewriter.map(packet.encoding, packet.seq, payload)?;
         let timestamp = packet.header.timestamp.wrapping_add(numbers.timestamp_shift);
+        if marker == Some(true) {
+            self.rewriter.mark(numbers.seq);
+        }
         self.sent.packet(numbers.seq, timestamp, packet.payload_len, now);
         Some(Admitted {
             seq: numbers.seq,
@@ -326,6 +326,27 @@ impl Consumer {
             marker: marker.unwrap_or(packet.header.marker),
             payload: numbers.payload,
             switched,
+            filler: false,
+        })
+    }
+
+    /// Leaves a packet of the current encoding out without a gap. Where packets behind it have gone already, an
+    /// empty one takes its number: receivers of video would take the gap for a loss and ask for it in vain.
+    fn leave_out(&mut self, packet: &Opened, now: Instant) -> Option<Admitted> {
+        let numbers = self.rewriter.skip(packet.encoding, packet.seq)?;
+        let (Layers::Chosen(_), Some(mapping)) = (&self.layers, self.payloads.first()) else {
+            return None;
+        };
+        let timestamp = packet.header.timestamp.wrapping_add(numbers.timestamp_shift);
+        self.sent.packet(numbers.seq, timestamp, 0, now);
+        Some(Admitted {
+            seq: numbers.seq,
+            timestamp,
+            payload_type: mapping.consumer,
+            marker: false,
+            payload: numbers.payload,
+            switched: false,
+            filler: true,
         })
     }
 
@@ -341,6 +362,11 @@ impl Consumer {
         !is_first
             && expected < 1 << 16
             && self.score.interval(&Interval { expected, lost, repaired, retransmitted }).is_some()
+    }
+
+    /// Whether the packet that went out with these numbers was given a marker bit.
+    pub(super) fn is_marked(&self, numbers: &Numbers<PayloadShift>) -> bool {
+        self.rewriter.is_marked(numbers.seq)
     }
 
     /// Which packet went out as `wire`, and the numbers that it had.

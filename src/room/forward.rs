@@ -222,6 +222,9 @@ fn catch_up(
     sent
 }
 
+/// The shortest padding (RFC 3550 §5.1): one octet that counts itself.
+const PADDING: [u8; 1] = [1];
+
 /// Writes one packet for one consumer straight into the send arena and seals it there.
 fn send(
     consumer: &Consumer,
@@ -235,7 +238,7 @@ fn send(
     let to = path.transport.remote().ok_or(Drop::NoKeys)?;
     let buffer = out.datagram().ok_or(Drop::OutboxFull)?;
     let fields = rtp::Fields {
-        padding: false,
+        padding: admitted.filler,
         marker: admitted.marker,
         payload_type: admitted.payload_type,
         sequence: admitted.seq.wire(),
@@ -244,11 +247,13 @@ fn send(
     };
     let header = write_header(consumer, path, packet, bytes, &fields, now, buffer);
     let header_len = header.ok_or(Drop::TooLarge)?;
-    let payload = packet.payload(bytes);
+    let payload = if admitted.filler { &PADDING[..] } else { packet.payload(bytes) };
     let len = header_len + payload.len();
     let room = buffer.get_mut(header_len..len).ok_or(Drop::TooLarge)?;
     room.copy_from_slice(payload);
-    admitted.payload.apply(packet.codec, room);
+    if !admitted.filler {
+        admitted.payload.apply(packet.codec, room);
+    }
     let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
     out.send(sealed, to);
     path.sent_bytes += sealed;
@@ -278,7 +283,9 @@ pub(super) fn write_header(
         if let Some(id) = id(Extension::TransportWideCc) {
             elements.push(id, &path.next_transport_wide_sequence().to_be_bytes());
         }
-        for element in packet.elements() {
+        // An empty packet stands for none, so it says nothing about one.
+        let copied = if fields.padding { &[] } else { packet.elements() };
+        for element in copied {
             let Some(id) = id(element.extension) else { continue };
             elements.push(id, element.data(bytes));
         }

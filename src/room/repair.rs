@@ -142,7 +142,7 @@ impl Engine {
         let (rtx_seq, ssrc) = (rtx.number(), rtx.ssrc);
         let fields = rtp::Fields {
             padding: false,
-            marker: packet.header.marker,
+            marker: packet.header.marker || consumer.is_marked(&numbers),
             payload_type,
             sequence: rtx_seq.wire(),
             timestamp: packet.header.timestamp.wrapping_add(numbers.timestamp_shift),

@@ -93,10 +93,8 @@ impl Decoder {
     pub fn receive(&mut self, marker: bool, payload: &[u8], element: Option<&[u8]>, switch: bool) {
         let stamp = Stamp::read(payload);
         if switch {
-            assert!(
-                stamp.key && stamp.index == 0 && stamp.spatial == 0,
-                "{stamp:?} begins nothing"
-            );
+            let begins = stamp.key && stamp.index == 0 && stamp.spatial == 0;
+            assert!(begins || self.lost, "{stamp:?} begins nothing");
             self.finish(true);
             self.shift = None;
             self.picture = None;
@@ -179,10 +177,10 @@ impl Decoder {
                 Format::H264 => {}
                 _ if is_same && !switch => assert_eq!(step, 0, "{stamp:?}"),
                 Format::Vp8 if !lost => assert_eq!(step, 1, "picture ids leave no gap: {stamp:?}"),
-                _ if switch && !lost && self.format != Format::Av1 => {
+                _ if switch && !lost && !self.format.is_described() => {
                     assert_eq!(step, 1, "the new source counts on: {stamp:?}");
                 }
-                Format::Av1 => {
+                Format::Av1 | Format::H264Layered => {
                     let step = numbers.frame.unwrap_or(0).wrapping_sub(before.frame.unwrap_or(0));
                     assert!(step < 0x8000, "frame numbers go on: {stamp:?}");
                     assert!(!switch || lost || step == 1, "the new source counts on: {stamp:?}");
@@ -208,7 +206,7 @@ impl Decoder {
                 let found = vp9::Descriptor::parse(payload).expect("a descriptor");
                 (found.picture_id, found.layer.and_then(|layer| layer.tl0_picture_index))
             }
-            Format::Av1 | Format::H264 => (None, None),
+            Format::Av1 | Format::H264 | Format::H264Layered => (None, None),
         };
         let frame = element
             .map(|data| dependency::Descriptor::parse(data).expect("a descriptor").frame_number);

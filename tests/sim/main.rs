@@ -3,10 +3,15 @@
 //! A run follows from its seed, which a failure prints. Keys are preset; the handshake, whose randomness
 //! has no seed, is tested with the transports.
 
+mod decoders;
 mod forwarding;
 mod hostile;
 mod media;
 mod network;
 mod peer;
 mod random;
+mod streams;
+mod view;
 mod world;
+
+use shardcast::wire;

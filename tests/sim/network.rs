@@ -1,7 +1,7 @@
 //! A network with a seed: the same seed loses, delays and reorders the same datagrams.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,10 @@ pub struct Flight {
 
 pub struct Network {
     pub weather: Weather,
+    /// The weather on the way to the server, where it is another one.
+    pub up: Option<Weather>,
+    /// The weather of single peers, in both directions.
+    pub lines: HashMap<SocketAddr, Weather>,
     /// What the weather did to the datagrams sent so far.
     pub lost: u64,
     rng: StdRng,
@@ -67,21 +71,37 @@ pub struct Network {
 impl Network {
     pub fn new(seed: u64, weather: Weather) -> Self {
         let rng = StdRng::seed_from_u64(seed);
-        Self { weather, lost: 0, rng, flights: BinaryHeap::new(), count: 0 }
+        Self {
+            weather,
+            up: None,
+            lines: HashMap::new(),
+            lost: 0,
+            rng,
+            flights: BinaryHeap::new(),
+            count: 0,
+        }
     }
 
-    /// Sends a datagram into the weather.
-    pub fn send(&mut self, now: Instant, from: SocketAddr, to: Node, bytes: &[u8]) {
-        if self.rng.random_bool(self.weather.loss) {
+    /// Sends a datagram of the peer at `line`, or for it, into the weather.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        line: SocketAddr,
+        from: SocketAddr,
+        to: Node,
+        bytes: &[u8],
+    ) {
+        let weather = self.weather_of(line, to);
+        if self.rng.random_bool(weather.loss) {
             self.lost += 1;
             return;
         }
-        let copies = if self.rng.random_bool(self.weather.duplication) { 2 } else { 1 };
+        let copies = if self.rng.random_bool(weather.duplication) { 2 } else { 1 };
         for _ in 0..copies {
-            let jitter = self.weather.jitter.mul_f64(self.rng.random());
+            let jitter = weather.jitter.mul_f64(self.rng.random());
             self.count += 1;
             let flight = Flight {
-                at: now + self.weather.delay + jitter,
+                at: now + weather.delay + jitter,
                 order: self.count,
                 to,
                 from,
@@ -89,6 +109,11 @@ impl Network {
             };
             self.flights.push(Reverse(flight));
         }
+    }
+
+    fn weather_of(&self, line: SocketAddr, to: Node) -> Weather {
+        let up = self.up.filter(|_| matches!(to, Node::Shard(_)));
+        self.lines.get(&line).copied().or(up).unwrap_or(self.weather)
     }
 
     /// When the next datagram lands.

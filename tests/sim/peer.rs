@@ -19,6 +19,7 @@ use shardcast::wire::stun::write::{BindingRequest, Role, request};
 use shardcast::wire::stun::{self, TransactionId};
 
 use crate::media::{NTP_EPOCH, Sink, Source};
+use crate::view::{Image, Order};
 
 /// Browsers check every 2.5 s or so.
 const CHECK_INTERVAL: Duration = Duration::from_millis(2500);
@@ -44,6 +45,8 @@ pub struct Peer {
     outbox: Vec<Vec<u8>>,
     sender: Sender,
     receiver: Receiver,
+    /// Opens what leaves the server for this peer, before the network has it.
+    tap: Receiver,
     start: Instant,
     next_check: Instant,
     next_report: Instant,
@@ -77,6 +80,7 @@ impl Peer {
             outbox: Vec::new(),
             sender: Sender::new(keys),
             receiver: Receiver::new(keys),
+            tap: Receiver::new(keys),
             start,
             next_check: now,
             next_report: now + REPORT_INTERVAL,
@@ -209,6 +213,25 @@ impl Peer {
         }
     }
 
+    /// Notes a datagram that leaves the server for this peer.
+    pub fn overhear(&mut self, datagram: &[u8], at: Order) {
+        if classify(datagram) != Kind::Rtp || self.is_rtx(datagram) {
+            return;
+        }
+        let ssrc = Header::parse(datagram).expect("a well-formed header").ssrc;
+        let Some(view) = self.sinks.get_mut(&ssrc).and_then(|sink| sink.view.as_mut()) else {
+            return;
+        };
+        let mut datagram = datagram.to_vec();
+        let opened = self.tap.open_rtp(&mut datagram).expect("sealed, and never twice");
+        let packet = &datagram[..opened.len];
+        let payload = opened.header.payload(packet).expect("honest padding");
+        if payload.is_empty() {
+            return view.fill(opened.seq);
+        }
+        view.leave(opened.seq, Image::new(&opened.header, packet, payload), at);
+    }
+
     fn is_rtx(&self, datagram: &[u8]) -> bool {
         let header = Header::parse(datagram).expect("a well-formed header");
         self.sinks.values().any(|sink| sink.rtx_ssrc == header.ssrc)
@@ -244,14 +267,13 @@ impl Peer {
             }
             Packet::ReceiverReport(report) => {
                 for block in report.blocks {
-                    let mut own = self.sources.iter_mut();
-                    let source = own.find(|s| s.ssrc == block.ssrc).expect("one of ours");
-                    source.says_labels = false;
+                    if let Some(source) = self.source(block.ssrc) {
+                        source.says_labels = false;
+                    }
                 }
             }
             Packet::PictureLoss(loss) => {
-                let mut own = self.sources.iter_mut();
-                let source = own.find(|s| s.ssrc == loss.media).expect("one of ours");
+                let Some(source) = self.source(loss.media) else { return };
                 assert_eq!(source.kind, MediaKind::Video, "audio has no key frames");
                 source.wants_key_frame = true;
                 source.key_frame_requests += 1;
@@ -261,14 +283,22 @@ impl Peer {
                 self.packets_reported += feedback.statuses().count() as u64;
             }
             Packet::Nack(nack) => {
-                let mut own = self.sources.iter_mut();
-                let source = own.find(|s| s.ssrc == nack.media).expect("one of ours");
-                let again = nack.sequences().filter_map(|wire| source.again(wire));
-                self.outbox.extend(again.map(|(seq, packet)| seal(&self.sender, seq, packet)));
+                let Some(source) = self.source(nack.media) else { return };
+                let again: Vec<_> =
+                    nack.sequences().filter_map(|wire| source.again(wire)).collect();
+                for (seq, packet) in again {
+                    self.outbox.push(seal(&self.sender, seq, packet));
+                }
             }
             Packet::SourceDescription(_) => {}
             other => panic!("the server sent {other:?}"),
         }
+    }
+
+    /// The source that sends as `ssrc`; `None` if it has taken another one since.
+    fn source(&mut self, ssrc: Ssrc) -> Option<&mut Source> {
+        assert!(self.sources.iter().any(|s| s.ssrc == ssrc || s.former.contains(&ssrc)), "ours");
+        self.sources.iter_mut().find(|source| source.ssrc == ssrc)
     }
 
     /// Sender reports of our sources; a receiver report on our sinks.

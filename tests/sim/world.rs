@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use shardcast::id::{
-    Codec, ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, RoomKey,
-    ShardId, Ssrc, TransportId,
+    ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, RoomKey, ShardId,
+    Ssrc, TransportId,
 };
 use shardcast::room::parcel::Parcel;
 use shardcast::room::spec::{
@@ -17,13 +17,17 @@ use shardcast::room::{DATAGRAM_ROOM, Datagram, Engine, Outbox};
 use shardcast::transport::dtls::Identity;
 use shardcast::transport::ice::Credentials;
 use shardcast::transport::srtp::{Keys, Master, Profile};
+use shardcast::wire::demux::{Kind, classify};
+use shardcast::wire::rtp::Header;
 use uuid::Uuid;
 
 use crate::media::{
-    CONSUMER_MID_ID, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX, Source, TWCC_ID,
+    CONSUMER_MID_ID, DEPENDENCY_ID, DEPENDENCY_OUT, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX,
+    Sink, Source, TWCC_ID,
 };
 use crate::network::{Network, Node, Weather};
 use crate::peer::Peer;
+use crate::view::{Arrivals, Order, View};
 
 /// Making a certificate takes longer than most simulations.
 static IDENTITY: LazyLock<Arc<Identity>> =
@@ -45,7 +49,10 @@ pub struct World {
     pub peers: Vec<Peer>,
     pub events: Vec<Event>,
     pub producers: Vec<Published>,
+    /// When publishers' packets reached the server first.
+    pub arrivals: Arrivals,
     ids: u128,
+    order: Order,
 }
 
 pub struct Shard {
@@ -110,7 +117,9 @@ impl World {
             peers: Vec::new(),
             events: Vec::new(),
             producers: Vec::new(),
+            arrivals: Arrivals::new(),
             ids: u128::from(seed) << 64,
+            order: 0,
         }
     }
 
@@ -145,6 +154,7 @@ impl World {
         let at = self.peers[peer].sources.len();
         let first = &sources[0];
         let (kind, payload_type, clock_rate) = (first.kind, first.payload_type, first.clock_rate);
+        let codec = first.codec();
         let announces = sources.len() == 1 && first.rid.is_none();
         let mut extensions = ExtensionMap::default();
         extensions.set(Extension::Mid, MID_ID);
@@ -152,6 +162,7 @@ impl World {
         extensions.set(Extension::RepairedRid, REPAIRED_RID_ID);
         extensions.set(Extension::TransportWideCc, TWCC_ID);
         extensions.set(Extension::AudioLevel, LEVEL_ID);
+        extensions.set(Extension::DependencyDescriptor, DEPENDENCY_ID);
         let spec = ProducerSpec {
             id,
             transport: self.peers[peer].id,
@@ -171,7 +182,7 @@ impl World {
                 .collect(),
             payloads: vec![PayloadSpec {
                 payload_type,
-                codec: if kind == MediaKind::Video { Codec::Vp8 } else { Codec::Opus },
+                codec,
                 clock_rate,
                 rtx: (kind == MediaKind::Video).then_some(RTX),
                 feedback: Feedback {
@@ -215,6 +226,7 @@ impl World {
         let mut extensions = ExtensionMap::default();
         extensions.set(Extension::Mid, CONSUMER_MID_ID);
         extensions.set(Extension::AudioLevel, 6);
+        extensions.set(Extension::DependencyDescriptor, DEPENDENCY_OUT);
         let spec = ConsumerSpec {
             id,
             transport: self.peers[peer].id,
@@ -237,7 +249,9 @@ impl World {
         let (owner, source) = (published.peer, published.sources[0]);
         let sink = {
             let source = &self.peers[owner].sources[source];
-            crate::media::Sink::new(source.kind, source.tag, consumer, rtx_ssrc)
+            let mut sink = Sink::new(id, source.kind, source.tag, consumer, rtx_ssrc);
+            sink.view = source.format().map(View::new);
+            sink
         };
         self.peers[peer].sinks.insert(ssrc, sink);
         self.command(shard, Command::AddConsumer(Box::new(spec)));
@@ -262,6 +276,16 @@ impl World {
         self.with_engine(shard, |engine, out| engine.command(now, command, out));
     }
 
+    /// The stream of a consumer is interrupted: it begins anew when it goes on.
+    pub fn note_cut(&mut self, consumer: ConsumerId) {
+        self.order += 1;
+        let order = self.order;
+        let mut sinks = self.peers.iter_mut().flat_map(|peer| peer.sinks.values_mut());
+        if let Some(view) = sinks.find(|s| s.consumer == consumer).and_then(|s| s.view.as_mut()) {
+            view.cuts.push(order);
+        }
+    }
+
     /// Sends `datagram` to a shard as if it came from `from`, past the network.
     pub fn inject(&mut self, shard: usize, from: SocketAddr, datagram: &[u8]) {
         let now = self.now;
@@ -274,7 +298,7 @@ impl World {
     /// A peer sends one datagram of its own through the network.
     pub fn send(&mut self, peer: usize, datagram: &[u8]) {
         let Peer { address, shard, .. } = self.peers[peer];
-        self.network.send(self.now, address, Node::Shard(shard), datagram);
+        self.network.send(self.now, address, address, Node::Shard(shard), datagram);
     }
 
     /// Lets time pass.
@@ -327,7 +351,16 @@ impl World {
         let mut drains: Vec<Vec<(SocketAddr, Vec<u8>)>> = vec![Vec::new(); self.shards.len()];
         while let Some(mut flight) = self.network.land(now) {
             match flight.to {
-                Node::Shard(shard) => drains[shard].push((flight.from, flight.bytes)),
+                Node::Shard(shard) => {
+                    self.order += 1;
+                    if let (Kind::Rtp, Ok(header)) =
+                        (classify(&flight.bytes), Header::parse(&flight.bytes))
+                    {
+                        let key = (header.ssrc, header.sequence);
+                        self.arrivals.entry(key).or_insert(self.order);
+                    }
+                    drains[shard].push((flight.from, flight.bytes));
+                }
                 Node::Peer(peer) if self.peers[peer].alive => {
                     self.peers[peer].receive(&mut flight.bytes, now);
                 }
@@ -361,13 +394,18 @@ impl World {
         let own = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + shard as u16));
         for (to, bytes) in out.sent {
             if let Some(peer) = self.peers.iter().position(|peer| peer.address == to) {
-                self.network.send(self.now, own, Node::Peer(peer), &bytes);
+                self.order += 1;
+                self.peers[peer].overhear(&bytes, self.order);
+                self.network.send(self.now, to, own, Node::Peer(peer), &bytes);
             }
         }
         for (to, parcel) in out.parcels {
             self.shards[usize::from(to.0)].parcels.push_back((ShardId(shard as u16), parcel));
         }
         while let Some(event) = self.shards[shard].engine.poll_event() {
+            if let Event::LayersChanged { id, layers: None } = event {
+                self.note_cut(id);
+            }
             self.events.push(event);
         }
     }

@@ -15,7 +15,7 @@ pub fn codec(format: Format) -> Codec {
         Format::Vp8 => Codec::Vp8,
         Format::Vp9Flexible | Format::Vp9Pattern => Codec::Vp9,
         Format::Av1 => Codec::Av1,
-        Format::H264 => Codec::H264,
+        Format::H264 | Format::H264Layered => Codec::H264,
     }
 }
 
