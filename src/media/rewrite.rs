@@ -11,6 +11,9 @@ const MAX_SHIFTS: usize = 32;
 /// history keeps packets that may be asked for again.
 const REMEMBERED: u64 = 2048;
 
+/// In place of an encoding, of which there are never so many, whose numbers mean nothing any more.
+const FORGOTTEN: u8 = u8::MAX;
+
 /// How packets of one encoding are renumbered from one of them on.
 #[derive(Clone, Copy, Debug, Default)]
 struct Shift<P> {
@@ -120,7 +123,10 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     /// The numbers of `encoding` begin anew: another source sends it. What is remembered of the old ones
     /// would give their numbers out twice.
     pub fn forget(&mut self, encoding: u8) {
-        self.shifts.retain(|shift| shift.encoding != encoding);
+        // Their numbers stay taken: what stands before them in the list does not hold for them.
+        for shift in self.shifts.iter_mut().filter(|shift| shift.encoding == encoding) {
+            shift.encoding = FORGOTTEN;
+        }
     }
 
     /// The numbers of incoming packet `seq` of `encoding`, whose payload changes by `payload` if it is the
@@ -168,6 +174,9 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
             return None;
         }
         let shift = self.shifts.iter().rfind(|s| s.outgoing(s.from) <= outgoing)?;
+        if shift.encoding == FORGOTTEN {
+            return None;
+        }
         let incoming = SeqNo(outgoing.0.wrapping_add_signed(-shift.sequence));
         Some((shift.encoding, incoming, numbers(shift, outgoing)))
     }
@@ -416,6 +425,17 @@ mod tests {
         rewriter.cut(0, SeqNo(1050), 0, ());
         assert_eq!(map(&mut rewriter, 1050), Some(200));
         assert_eq!(map(&mut rewriter, 1049), None);
+    }
+
+    #[test]
+    fn what_a_former_source_sent_is_not_found_among_others() {
+        let mut rewriter = started_at(10);
+        map(&mut rewriter, 10);
+        rewriter.cut(1, SeqNo(500), 0, ());
+        let sent = rewriter.map(1, SeqNo(500), ()).expect("newest");
+        rewriter.forget(1);
+        assert_eq!(rewriter.find(sent.seq.wire()), None);
+        assert_eq!(rewriter.find(100).map(|(_, seq, _)| seq), Some(SeqNo(10)));
     }
 
     proptest! {

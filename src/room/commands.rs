@@ -8,6 +8,7 @@ use crate::room::paths::Path;
 use crate::room::producer::{Producer, Route, Source};
 use crate::room::spec::{Command, ConsumerSpec, Event, ProducerSpec};
 use crate::room::timers::Timer;
+use crate::room::wants::Borrower;
 use crate::room::{Engine, Outbox};
 use crate::transport::{Transport, ice};
 use crate::wire::seq::SeqNo;
@@ -44,7 +45,7 @@ impl Engine {
             Command::Lend { producer, to } => self.add_borrower(now, producer, to, out),
             Command::Withdraw { producer, from } => {
                 if let Some(&key) = self.producer_keys.get(&producer) {
-                    self.producers[key].borrowers.retain(|shard| *shard != from);
+                    self.producers[key].borrowers.retain(|own| own.shard != from);
                 }
             }
             Command::SetProducerPaused { id, paused } => {
@@ -66,12 +67,13 @@ impl Engine {
             }
             Command::RemoveConsumer(id) => {
                 if let Some(&key) = self.consumer_keys.get(&id) {
-                    self.remove_consumer(key);
+                    self.remove_consumer(now, key);
                 }
             }
             Command::SetPreferredLayers { id, spatial, temporal } => {
                 if let Some(&key) = self.consumer_keys.get(&id) {
                     self.consumers[key].prefer(spatial, temporal);
+                    self.wants_changed(now, self.consumers[key].producer);
                     self.start_consumer(now, key, out);
                 }
             }
@@ -130,7 +132,7 @@ impl Engine {
     /// Removes a transport with everything on it.
     pub(super) fn remove_path(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         let consumers: Vec<usize> = self.paths[key].consumers.values().copied().collect();
-        consumers.into_iter().for_each(|consumer| self.remove_consumer(consumer));
+        consumers.into_iter().for_each(|consumer| self.remove_consumer(now, consumer));
         let producers = std::mem::take(&mut self.paths[key].producers);
         producers.into_iter().for_each(|producer| self.remove_producer(now, producer, out));
         let path = self.paths.remove(key);
@@ -168,6 +170,7 @@ impl Engine {
     fn insert_producer(&mut self, now: Instant, spec: &ProducerSpec, source: Source) -> usize {
         let key = self.producers.insert(Producer::new(spec, source, now));
         self.producer_keys.insert(spec.id, key);
+        self.wants_changed(now, key);
         key
     }
 
@@ -179,8 +182,8 @@ impl Engine {
         out: &mut impl Outbox,
     ) {
         let Some(&key) = self.producer_keys.get(&producer) else { return };
-        if !self.producers[key].borrowers.contains(&to) {
-            self.producers[key].borrowers.push(to);
+        if self.producers[key].borrowers.iter().all(|own| own.shard != to) {
+            self.producers[key].borrowers.push(Borrower::new(to));
             self.lend_clocks(key, to, out);
             self.wish_key_frame_for_borrower(now, key, out);
         }
@@ -211,12 +214,13 @@ impl Engine {
     fn remove_producer(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         self.silence(now, key, out);
         let consumers = std::mem::take(&mut self.producers[key].consumers);
-        consumers.into_iter().for_each(|consumer| self.remove_consumer(consumer));
+        consumers.into_iter().for_each(|consumer| self.remove_consumer(now, consumer));
         let producer = self.producers.remove(key);
         self.producer_keys.remove(&producer.id);
         self.timers.cancel(Timer::KeyFrame(key));
         self.timers.cancel(Timer::Repair(key));
         self.timers.cancel(Timer::Loudness(key));
+        self.timers.cancel(Timer::Wants(key));
         if let Source::Transport(path_key) = producer.source
             && let Some(path) = self.paths.get_mut(path_key)
         {
@@ -234,6 +238,7 @@ impl Engine {
         self.consumer_keys.insert(spec.id, key);
         self.producers[producer_key].consumers.push(key);
         self.paths[path_key].consumers.insert(spec.ssrc, key);
+        self.wants_changed(now, producer_key);
         self.start_consumer(now, key, out);
     }
 
@@ -246,6 +251,7 @@ impl Engine {
     ) {
         let Some(&key) = self.consumer_keys.get(&id) else { return };
         self.consumers[key].paused = paused;
+        self.wants_changed(now, self.consumers[key].producer);
         if paused {
             self.consumers[key].interrupt();
         } else {
@@ -268,11 +274,12 @@ impl Engine {
         }
     }
 
-    fn remove_consumer(&mut self, key: usize) {
+    fn remove_consumer(&mut self, now: Instant, key: usize) {
         let consumer = self.consumers.remove(key);
         self.consumer_keys.remove(&consumer.id);
         if let Some(producer) = self.producers.get_mut(consumer.producer) {
             producer.consumers.retain(|own| *own != key);
+            self.wants_changed(now, consumer.producer);
         }
         if let Some(path) = self.paths.get_mut(consumer.transport) {
             path.consumers.remove(&consumer.ssrc);

@@ -237,6 +237,11 @@ impl Consumer {
         self.preferred = Layer { spatial, temporal: temporal.unwrap_or(TOP) };
     }
 
+    /// The highest layers that its client has a use for.
+    pub(super) fn preferred(&self) -> Layer {
+        self.preferred
+    }
+
     /// The layers that are sent, if they are others than control was told of.
     pub(super) fn news(&mut self) -> Option<LayerPair> {
         let Layers::Chosen(chosen) = &self.layers else { return None };

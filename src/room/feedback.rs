@@ -224,7 +224,7 @@ impl Engine {
     fn lend_clock(&mut self, producer: usize, encoding: u8, out: &mut impl Outbox) {
         let Some(note) = self.clock_note(producer, encoding) else { return };
         for index in 0..self.producers[producer].borrowers.len() {
-            self.hand_over(self.producers[producer].borrowers[index], note, out);
+            self.hand_over(self.producers[producer].borrowers[index].shard, note, out);
         }
     }
 

@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use crate::id::{Codec, Extension};
-use crate::media::layers::{FrameInfo, Structure};
+use crate::media::layers::{FrameInfo, PayloadShift, Structure};
 use crate::room::consumer::{Admitted, Consumer};
 use crate::room::counters::Drop;
 use crate::room::paths::Path;
 use crate::room::producer::Producer;
 use crate::room::spec::Event;
 use crate::room::{Engine, Outbox};
-use crate::wire::extension::{AbsSendTime, Elements};
+use crate::wire::extension::{AbsSendTime, Elements, MAX_ELEMENT_LEN};
 use crate::wire::rtp;
 use crate::wire::rtp::Header;
 use crate::wire::seq::SeqNo;
@@ -245,7 +245,8 @@ fn send(
         timestamp: admitted.timestamp,
         ssrc: consumer.ssrc,
     };
-    let header = write_header(consumer, path, packet, bytes, &fields, now, buffer);
+    let copied = (packet, bytes, admitted.payload);
+    let header = write_header(consumer, path, copied, &fields, now, buffer);
     let header_len = header.ok_or(Drop::TooLarge)?;
     let payload = if admitted.filler { &PADDING[..] } else { packet.payload(bytes) };
     let len = header_len + payload.len();
@@ -262,12 +263,12 @@ fn send(
     Ok(())
 }
 
-/// Writes the header as the consumer negotiated it; returns its length, or `None` if it does not fit.
+/// Writes the header as the consumer negotiated it, with the elements of `packet`, renumbered; returns its length,
+/// or `None` if it does not fit.
 pub(super) fn write_header(
     consumer: &Consumer,
     path: &mut Path,
-    packet: &Opened,
-    bytes: &[u8],
+    (packet, bytes, shift): (&Opened, &[u8], PayloadShift),
     fields: &rtp::Fields,
     now: Instant,
     buffer: &mut [u8],
@@ -287,7 +288,16 @@ pub(super) fn write_header(
         let copied = if fields.padding { &[] } else { packet.elements() };
         for element in copied {
             let Some(id) = id(element.extension) else { continue };
-            elements.push(id, element.data(bytes));
+            let data = element.data(bytes);
+            if element.extension == Extension::DependencyDescriptor {
+                let mut renumbered = [0; MAX_ELEMENT_LEN];
+                let renumbered = &mut renumbered[..data.len()];
+                renumbered.copy_from_slice(data);
+                shift.apply_dependency(renumbered);
+                elements.push(id, renumbered);
+            } else {
+                elements.push(id, data);
+            }
         }
     })
 }

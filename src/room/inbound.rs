@@ -80,10 +80,11 @@ impl Engine {
             Note::Loudness { room, producer, summary } => self.hear(now, room, producer, summary),
             Note::KeyFrameWish { producer, encoding } => {
                 let Some(&key) = self.producer_keys.get(&producer) else { return };
-                if self.producers[key].borrowers.contains(&from) {
+                if self.producers[key].borrowers.iter().any(|own| own.shard == from) {
                     self.wish_key_frame(now, key, encoding, out);
                 }
             }
+            Note::LayersWanted { producer, spatial } => self.note_wants(from, producer, spatial),
         }
     }
 
@@ -196,7 +197,7 @@ impl Engine {
         if let Some(route) = path.routes.get(&header.ssrc) {
             return Some(*route);
         }
-        if path.routes.len() >= MAX_ROUTES {
+        if path.routes.len() >= MAX_ROUTES || path.is_retired(header.ssrc) {
             return None;
         }
         let labels = labels(path, header, packet);
@@ -210,9 +211,7 @@ impl Engine {
         if labels.mid.is_none() && claims.next().is_some() {
             return None;
         }
-        // The encoding has a new SSRC: the old one leads nowhere any more.
-        path.routes.retain(|_, old| *old != route);
-        path.routes.insert(header.ssrc, route);
+        path.set_route(header.ssrc, route);
         Some(route)
     }
 
@@ -245,7 +244,7 @@ impl Engine {
         Some(opened)
     }
 
-    /// Copies packets to the shards that have a replica of their producer.
+    /// Copies packets to the shards that have a replica of their producer, and want them.
     fn lend<'a>(
         &mut self,
         now: Instant,
@@ -266,7 +265,8 @@ impl Engine {
                 seq: packet.seq,
                 received_at: packet.received_at,
             };
-            for &shard in &producer.borrowers {
+            for borrower in producer.borrowers.iter().filter(|own| own.takes(packet.encoding)) {
+                let shard = borrower.shard;
                 let taken = out.hand_over(shard, &mut |parcel| parcel.fill(note, bytes(packet)));
                 if !taken {
                     self.counters.drop(Drop::ParcelQueueFull);

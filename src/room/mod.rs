@@ -23,6 +23,7 @@ mod reports;
 mod speakers;
 pub mod spec;
 mod timers;
+mod wants;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -141,6 +142,7 @@ impl Engine {
                 Timer::Levels(room) => self.tell_levels(now, room),
                 Timer::Repair(key) => self.ask_for_lost(now, key, out),
                 Timer::KeyFrame(key) => self.repeat_key_frame_requests(now, key, out),
+                Timer::Wants(key) => self.weigh_wants(now, key, out),
             }
         }
     }

@@ -62,6 +62,13 @@ pub enum Note {
         /// Index of the encoding.
         encoding: u8,
     },
+    /// Back to the home shard: what a replica's consumers want.
+    LayersWanted {
+        /// Of which producer.
+        producer: ProducerId,
+        /// The highest spatial layer; `None`: nothing.
+        spatial: Option<u8>,
+    },
 }
 
 impl Default for Parcel {

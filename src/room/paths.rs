@@ -1,5 +1,6 @@
 //! The shard's transports, and how a datagram finds its own: by ufrag first, then by address.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,10 @@ use crate::wire::seq::SeqNo;
 /// SSRCs that one transport may lead to producers: what a browser sends in a large call (each video
 /// track has up to three encodings with RTX), with room to spare. Others are dropped.
 pub(super) const MAX_ROUTES: usize = 128;
+
+/// SSRCs that were given up for others, whose last packets may still come: more changes within a round trip
+/// than any browser makes.
+const MAX_RETIRED: usize = 16;
 
 /// What a receiver's streams are taken for, in bit/s, before they have been measured.
 const INITIAL_BITRATE: u64 = 1_000_000;
@@ -59,6 +64,8 @@ pub(super) struct Path {
     pub(super) extensions: ExtensionMap,
     /// Incoming SSRCs.
     pub(super) routes: FxHashMap<Ssrc, Route>,
+    /// SSRCs that others have taken the place of, newest last.
+    retired: VecDeque<Ssrc>,
     /// Keys of the producers that arrive here.
     pub(super) producers: Vec<usize>,
     /// Keys of the consumers that leave here, by SSRC.
@@ -97,6 +104,7 @@ impl Path {
             transport,
             extensions: ExtensionMap::default(),
             routes: FxHashMap::default(),
+            retired: VecDeque::new(),
             producers: Vec::new(),
             consumers: FxHashMap::default(),
             arrivals: None,
@@ -115,6 +123,21 @@ impl Path {
             addresses: Vec::new(),
             listed: None,
         }
+    }
+
+    /// A stream comes from `ssrc` from now on; what led there before leads nowhere any more.
+    pub(super) fn set_route(&mut self, ssrc: Ssrc, route: Route) {
+        let old: Vec<Ssrc> =
+            self.routes.extract_if(|_, old| *old == route).map(|(ssrc, _)| ssrc).collect();
+        self.retired.extend(old);
+        let excess = self.retired.len().saturating_sub(MAX_RETIRED);
+        self.retired.drain(..excess);
+        self.routes.insert(ssrc, route);
+    }
+
+    /// Whether another SSRC has taken the place of this one, whose late packets must not take it back.
+    pub(super) fn is_retired(&self, ssrc: Ssrc) -> bool {
+        self.retired.contains(&ssrc)
     }
 
     /// Time since the transport was made.

@@ -16,6 +16,7 @@ use crate::media::speaker::Loudness;
 use crate::room::figures::{Meter, Requests};
 use crate::room::forward::Opened;
 use crate::room::spec::{EncodingScore, EncodingSpec, Feedback, PayloadSpec, ProducerSpec};
+use crate::room::wants::{Borrower, Wants};
 use crate::wire::rtcp::ReportBlock;
 
 /// An encoding without packets for this long is not sent any more.
@@ -54,7 +55,9 @@ pub(super) struct Producer {
     /// Keys of the consumers on this shard.
     pub(super) consumers: Vec<usize>,
     /// Shards that have a replica.
-    pub(super) borrowers: Vec<ShardId>,
+    pub(super) borrowers: Vec<Borrower>,
+    /// What the consumers on this shard want.
+    pub(super) wants: Wants,
 }
 
 /// One of a producer's simulcast encodings, or its only stream.
@@ -139,6 +142,7 @@ impl Producer {
             order: 0,
             consumers: Vec::new(),
             borrowers: Vec::new(),
+            wants: Wants::new(spec),
         }
     }
 

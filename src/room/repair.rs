@@ -148,7 +148,8 @@ impl Engine {
             timestamp: packet.header.timestamp.wrapping_add(numbers.timestamp_shift),
             ssrc,
         };
-        let header = write_header(consumer, path, packet, bytes, &fields, now, buffer);
+        let copied = (packet, bytes, numbers.payload);
+        let header = write_header(consumer, path, copied, &fields, now, buffer);
         let header_len = header.ok_or(Drop::TooLarge)?;
         let room = buffer.get_mut(header_len..).ok_or(Drop::TooLarge)?;
         let payload_len =
@@ -167,7 +168,7 @@ impl Engine {
     fn is_watched(&self, key: usize, encoding: u8) -> bool {
         let producer = &self.producers[key];
         let mut consumers = producer.consumers.iter().map(|consumer| &self.consumers[*consumer]);
-        !producer.borrowers.is_empty()
+        producer.borrowers.iter().any(|own| own.takes(encoding))
             || consumers.any(|c| !c.paused && c.encoding() == Some(encoding))
     }
 

@@ -27,6 +27,8 @@ pub(super) enum Timer {
     Repair(usize),
     /// A key-frame request of a producer falls due.
     KeyFrame(usize),
+    /// What is wanted of a producer is to be weighed, or repeated to its home shard.
+    Wants(usize),
 }
 
 /// At most one deadline per [`Timer`]; the earliest asked for wins, and whoever is woken early asks again.

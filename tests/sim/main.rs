@@ -12,6 +12,7 @@ mod peer;
 mod random;
 mod streams;
 mod view;
+mod wants;
 mod world;
 
 use shardcast::wire;

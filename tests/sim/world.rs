@@ -1,6 +1,6 @@
 //! Engines, peers and a network under one virtual clock: nothing here sleeps, and a seed repeats a run.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use shardcast::id::{
     ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, RoomKey, ShardId,
     Ssrc, TransportId,
 };
-use shardcast::room::parcel::Parcel;
+use shardcast::room::parcel::{Note, Parcel};
 use shardcast::room::spec::{
     Command, ConsumerSpec, EncodingSpec, Event, Feedback, PayloadMapping, PayloadSpec, ProducerSpec,
 };
@@ -51,6 +51,10 @@ pub struct World {
     pub producers: Vec<Published>,
     /// When publishers' packets reached the server first.
     pub arrivals: Arrivals,
+    /// Media packets that shards handed to each other, by encoding.
+    pub lent: BTreeMap<u8, u64>,
+    /// So many of the next words of replicas on what they want are lost.
+    pub words_to_lose: usize,
     ids: u128,
     order: Order,
 }
@@ -118,6 +122,8 @@ impl World {
             events: Vec::new(),
             producers: Vec::new(),
             arrivals: Arrivals::new(),
+            lent: BTreeMap::new(),
+            words_to_lose: 0,
             ids: u128::from(seed) << 64,
             order: 0,
         }
@@ -400,6 +406,14 @@ impl World {
             }
         }
         for (to, parcel) in out.parcels {
+            match parcel.note {
+                Note::LayersWanted { .. } if self.words_to_lose > 0 => {
+                    self.words_to_lose -= 1;
+                    continue;
+                }
+                Note::Media { encoding, .. } => *self.lent.entry(encoding).or_default() += 1,
+                _ => {}
+            }
             self.shards[usize::from(to.0)].parcels.push_back((ShardId(shard as u16), parcel));
         }
         while let Some(event) = self.shards[shard].engine.poll_event() {
