@@ -139,12 +139,13 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
         Some(numbers)
     }
 
-    /// Leaves incoming packet `seq` of the current `encoding` out, without a gap if it is the newest one. If
-    /// later packets went out already, their numbers stand: then the numbers are returned under which an
-    /// empty packet has to go, so that the receiver does not take the gap for a loss.
-    pub fn skip(&mut self, encoding: u8, seq: SeqNo) -> Option<Numbers<P>> {
+    /// Leaves incoming packet `seq` of the current `encoding` out, without a gap if it is the newest one; the
+    /// payloads behind it then change by `behind`, if that is known. If later packets went out already, their
+    /// numbers stand: then the numbers are returned under which an empty packet has to go, so that the receiver
+    /// does not take the gap for a loss.
+    pub fn skip(&mut self, encoding: u8, seq: SeqNo, behind: Option<P>) -> Option<Numbers<P>> {
         if seq > self.highest {
-            self.close(seq);
+            self.close(seq, behind);
             return None;
         }
         let numbers = self.take(encoding, seq)?;
@@ -153,11 +154,13 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     }
 
     /// Closes up over `seq`, which lies behind everything so far.
-    fn close(&mut self, seq: SeqNo) {
+    fn close(&mut self, seq: SeqNo, behind: Option<P>) {
         let Some(last) = self.shifts.last_mut() else { return };
         let is_next = seq.0 == self.highest.0 + 1;
         self.highest = seq;
-        let next = Shift { from: SeqNo(seq.0 + 1), sequence: last.sequence - 1, ..*last };
+        let payload = behind.unwrap_or(last.payload);
+        let from = SeqNo(seq.0 + 1);
+        let next = Shift { from, sequence: last.sequence - 1, payload, ..*last };
         // A shift under which nothing was mapped is of no use to anybody.
         if is_next && last.from == seq {
             *last = next;
@@ -287,8 +290,8 @@ mod tests {
     fn what_is_left_out_leaves_no_gap() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
-        assert_eq!(rewriter.skip(0, SeqNo(11)), None);
-        assert_eq!(rewriter.skip(0, SeqNo(12)), None);
+        assert_eq!(rewriter.skip(0, SeqNo(11), None), None);
+        assert_eq!(rewriter.skip(0, SeqNo(12), None), None);
         assert_eq!(map(&mut rewriter, 13), Some(101));
     }
 
@@ -297,9 +300,9 @@ mod tests {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
         map(&mut rewriter, 12);
-        let filler = rewriter.skip(0, SeqNo(11)).expect("a hole");
+        let filler = rewriter.skip(0, SeqNo(11), None).expect("a hole");
         assert_eq!(filler.seq, SeqNo(101));
-        assert_eq!(rewriter.skip(0, SeqNo(11)), None);
+        assert_eq!(rewriter.skip(0, SeqNo(11), None), None);
         assert_eq!(map(&mut rewriter, 11), None, "its number is taken");
         assert_eq!(map(&mut rewriter, 13), Some(103));
     }
@@ -309,7 +312,7 @@ mod tests {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
         map(&mut rewriter, 13);
-        rewriter.skip(0, SeqNo(11));
+        rewriter.skip(0, SeqNo(11), None);
         assert_eq!(rewriter.find(101), None, "left out");
         assert_eq!(rewriter.find(102), None, "not come yet");
         map(&mut rewriter, 12);
@@ -332,7 +335,7 @@ mod tests {
     fn late_packets_from_before_a_skip_keep_their_numbers() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
-        rewriter.skip(0, SeqNo(12));
+        rewriter.skip(0, SeqNo(12), None);
         assert_eq!(map(&mut rewriter, 13), Some(102));
         assert_eq!(map(&mut rewriter, 11), Some(101));
     }
@@ -351,7 +354,7 @@ mod tests {
     fn what_is_overtaken_by_a_left_out_packet_keeps_its_number_until_a_cut() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
-        assert_eq!(rewriter.skip(0, SeqNo(13)), None);
+        assert_eq!(rewriter.skip(0, SeqNo(13), None), None);
         assert_eq!(map(&mut rewriter, 11), Some(101));
         assert_eq!(rewriter.find(101).map(|(_, seq, _)| seq), Some(SeqNo(11)));
         rewriter.cut(1, SeqNo(500), 0, ());
@@ -364,8 +367,8 @@ mod tests {
     fn a_number_behind_the_newest_one_is_filled_too() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
-        assert_eq!(rewriter.skip(0, SeqNo(12)), None);
-        assert_eq!(rewriter.skip(0, SeqNo(11)).map(|n| n.seq), Some(SeqNo(101)));
+        assert_eq!(rewriter.skip(0, SeqNo(12), None), None);
+        assert_eq!(rewriter.skip(0, SeqNo(11), None).map(|n| n.seq), Some(SeqNo(101)));
         assert_eq!(map(&mut rewriter, 13), Some(102));
     }
 
@@ -386,7 +389,7 @@ mod tests {
         let mut rewriter = started_at(65_530);
         for seq in 65_530..65_560 {
             if seq % 5 == 4 {
-                rewriter.skip(0, SeqNo(seq));
+                rewriter.skip(0, SeqNo(seq), None);
             } else {
                 map(&mut rewriter, seq);
             }
@@ -411,6 +414,20 @@ mod tests {
         assert_eq!((late.seq, late.payload), (SeqNo(102), 5));
         let payload = |wire| rewriter.find(wire).expect("sent").2.payload;
         assert_eq!([100, 101, 102, 103, 104].map(payload), [5, 5, 5, 6, 6]);
+    }
+
+    /// A late packet between two that were left out changes as its own neighbours would have.
+    #[test]
+    fn payloads_behind_a_left_out_packet_are_those_that_were_announced() {
+        let mut rewriter = Rewriter::new(SeqNo(100));
+        rewriter.cut(0, SeqNo(10), 0, 7);
+        rewriter.map(0, SeqNo(10), 7);
+        assert_eq!(rewriter.skip(0, SeqNo(11), Some(6)), None);
+        assert_eq!(rewriter.skip(0, SeqNo(13), Some(5)), None);
+        let late = rewriter.map(0, SeqNo(12), 6).expect("late");
+        assert_eq!((late.seq, late.payload), (SeqNo(101), 6));
+        assert_eq!(rewriter.map(0, SeqNo(14), 5).expect("newest").payload, 5);
+        assert_eq!(rewriter.find(101).expect("sent").2.payload, 6);
     }
 
     /// RFC 3711 §9.1: one number, one packet, or the cipher is broken.
@@ -451,7 +468,7 @@ mod tests {
             for (jump, action) in steps {
                 match action {
                     0..=3 => {
-                        rewriter.skip(encoding, SeqNo(seq));
+                        rewriter.skip(encoding, SeqNo(seq), None);
                     }
                     4 => {
                         encoding = 1 - encoding;

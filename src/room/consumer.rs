@@ -299,7 +299,7 @@ impl Consumer {
         let Some(mapping) = mapping.copied().filter(|_| packet.payload_len > 0) else {
             // Padding, or a codec that this peer does not take.
             let is_current = self.encoding == Some(packet.encoding);
-            return if is_current { self.leave_out(packet, now) } else { None };
+            return if is_current { self.leave_out(packet, None, now) } else { None };
         };
         let (verdict, payload) = match &mut self.layers {
             Layers::All => {
@@ -312,7 +312,7 @@ impl Consumer {
         };
         let (marker, switched) = match verdict {
             Verdict::Forward { marker, switch } => (marker, switch),
-            Verdict::Skip => return self.leave_out(packet, now),
+            Verdict::Skip => return self.leave_out(packet, Some(payload), now),
             Verdict::Ignore => return None,
         };
         if switched {
@@ -337,8 +337,13 @@ impl Consumer {
 
     /// Leaves a packet of the current encoding out without a gap. Where packets behind it have gone already, an
     /// empty one takes its number: receivers of video would take the gap for a loss and ask for it in vain.
-    fn leave_out(&mut self, packet: &Opened, now: Instant) -> Option<Admitted> {
-        let numbers = self.rewriter.skip(packet.encoding, packet.seq)?;
+    fn leave_out(
+        &mut self,
+        packet: &Opened,
+        behind: Option<PayloadShift>,
+        now: Instant,
+    ) -> Option<Admitted> {
+        let numbers = self.rewriter.skip(packet.encoding, packet.seq, behind)?;
         let (Layers::Chosen(_), Some(mapping)) = (&self.layers, self.payloads.first()) else {
             return None;
         };

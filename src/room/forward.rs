@@ -98,11 +98,16 @@ impl Opened {
             element_count: 0,
         };
         opened.read_elements(packet, producer);
-        let dependency = opened.element(Extension::DependencyDescriptor, packet);
         let encoding = producer.encodings.get_mut(usize::from(arrival.encoding))?;
-        let structure = &mut encoding.structure;
-        opened.frame = FrameInfo::read(codec, payload, header.marker, dependency, structure);
-        Some(opened)
+        Some(opened.read_again(packet, &mut encoding.structure))
+    }
+
+    /// The same packet with what it says about its frame, as `structure` tells.
+    fn read_again(&self, packet: &[u8], structure: &mut Structure) -> Self {
+        let dependency = self.element(Extension::DependencyDescriptor, packet);
+        let (payload, marker) = (self.payload(packet), self.header.marker);
+        let frame = FrameInfo::read(self.codec, payload, marker, dependency, structure);
+        Self { frame, ..*self }
     }
 
     /// Keeps the elements that travel from end to end; the others are this hop's own business.
@@ -210,12 +215,15 @@ fn catch_up(
 ) -> u64 {
     let Some(encoding) = producer.encodings.get(usize::from(first.encoding)) else { return 0 };
     let clock_rate = producer.clock_rate();
+    // What came before the structure that a key frame carries could not be understood then.
+    let mut structure = encoding.structure.clone();
     let mut sent = 0;
     for (_, bytes, packet) in encoding.history.since(SeqNo(first.seq.0 + 1)) {
         // What came behind it in this drain has its turn yet to come.
         if packet.order > first.order {
             continue;
         }
+        let packet = &packet.read_again(bytes, &mut structure);
         let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
         sent += u64::from(send(consumer, path, packet, bytes, admitted, now, out).is_ok());
     }

@@ -10,7 +10,7 @@ use crate::id::{ExtensionMap, Ssrc, TransportId};
 use crate::media::arrivals::Arrivals;
 use crate::media::budget::Budget;
 use crate::room::figures::PathMeters;
-use crate::room::producer::Route;
+use crate::room::producer::{Route, Stream};
 use crate::transport::Transport;
 use crate::wire::seq::SeqNo;
 
@@ -125,11 +125,19 @@ impl Path {
         }
     }
 
-    /// A stream comes from `ssrc` from now on; what led there before leads nowhere any more.
+    /// A stream comes from `ssrc` from now on. What led there before leads nowhere any more, and neither do the
+    /// retransmissions of media that came from elsewhere: their numbers mean other packets.
     pub(super) fn set_route(&mut self, ssrc: Ssrc, route: Route) {
-        let old: Vec<Ssrc> =
-            self.routes.extract_if(|_, old| *old == route).map(|(ssrc, _)| ssrc).collect();
-        self.retired.extend(old);
+        let Self { routes, retired, .. } = self;
+        let ends_all = route.stream == Stream::Media && routes.values().any(|old| *old == route);
+        routes.retain(|ssrc, old| {
+            let is_encodings = (old.producer, old.encoding) == (route.producer, route.encoding);
+            let ends = *old == route || ends_all && is_encodings;
+            if ends {
+                retired.push_back(*ssrc);
+            }
+            !ends
+        });
         let excess = self.retired.len().saturating_sub(MAX_RETIRED);
         self.retired.drain(..excess);
         self.routes.insert(ssrc, route);

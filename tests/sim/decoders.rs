@@ -89,6 +89,13 @@ impl Decoder {
         self.lost = true;
     }
 
+    /// Something was left out after it had been counted on: the picture may lack its end.
+    pub fn miss(&mut self) {
+        if let Some(picture) = &mut self.picture {
+            picture.damaged = true;
+        }
+    }
+
     /// The next packet. `switch`: it is the first of a source, so that everything before may be cut short.
     pub fn receive(&mut self, marker: bool, payload: &[u8], element: Option<&[u8]>, switch: bool) {
         let stamp = Stamp::read(payload);

@@ -6,6 +6,7 @@
 mod decoders;
 mod forwarding;
 mod hostile;
+mod layers;
 mod media;
 mod network;
 mod peer;

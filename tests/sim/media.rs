@@ -182,10 +182,11 @@ impl Source {
         let Some(encoder) = &mut self.encoder else { return Vec::new() };
         let may_change = key || encoder.may_change_layers();
         let layers = if may_change { self.layers } else { encoder.active };
+        encoder.seq = self.seq.0;
         let packets = encoder.picture(key, layers, self.packets_per_frame as u8);
         let captured = since_start.as_micros() as u64;
         let labelled = packets.into_iter().map(|mut packet| {
-            let seq = self.seq.0 as u32;
+            let seq = packet.seq as u32;
             let label = Label { source: self.tag, ssrc: self.ssrc, captured, seq };
             label.write(&mut packet.payload);
             let element = packet.dependency.as_deref();
@@ -285,7 +286,12 @@ impl Source {
             ..Fields::of(&header)
         };
         let mut packet = vec![0; 1500];
+        let mut originals = Elements::of(&header, original);
+        let dependency = originals.find(|(id, _)| *id == DEPENDENCY_ID);
         let len = rtp::write_header(&mut packet, &fields, |elements| {
+            if let Some((id, data)) = dependency {
+                elements.push(id, data);
+            }
             if let Some(rid) = &self.rid {
                 elements.push(MID_ID, self.mid.as_bytes());
                 elements.push(REPAIRED_RID_ID, rid.as_bytes());

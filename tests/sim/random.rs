@@ -377,7 +377,6 @@ impl Session {
 
     /// Checks what everybody got.
     fn check(&self) -> Decoded {
-        self.world.check_sinks();
         let mut decoded = Decoded::new();
         for peer in &self.world.peers {
             for sink in peer.sinks.values().chain(&peer.closed_sinks) {
@@ -394,6 +393,7 @@ impl Session {
                 }
             }
         }
+        self.world.check_sinks();
         self.check_that_it_goes_on();
         decoded
     }

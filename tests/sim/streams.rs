@@ -63,7 +63,8 @@ pub struct Encoder {
     encoding: u8,
     /// Spatial layers that are being sent.
     pub active: u8,
-    seq: u64,
+    /// The next packet's number.
+    pub seq: u64,
     frame: u32,
     picture: u32,
     /// Where the pattern began: the last key picture.

@@ -97,18 +97,19 @@ pub struct View {
     /// Numbers that left with empty packets, for those that were left out late.
     filled: BTreeSet<SeqNo>,
     received: BTreeSet<SeqNo>,
-    /// When the stream was interrupted, so that it begins anew behind.
+    /// When the stream was made or interrupted, so that it begins anew behind.
     pub cuts: Vec<Order>,
 }
 
 impl View {
-    pub fn new(format: Format) -> Self {
+    /// A consumer's, made at `order`.
+    pub fn new(format: Format, order: Order) -> Self {
         Self {
             format,
             sent: BTreeMap::new(),
             filled: BTreeSet::new(),
             received: BTreeSet::new(),
-            cuts: Vec::new(),
+            cuts: vec![order],
         }
     }
 
@@ -140,9 +141,6 @@ impl View {
 
     /// Checks the stream as it left and as it arrived; returns what the receiver decoded.
     pub fn check(&self, arrivals: &Arrivals) -> Decoder {
-        if let Ok(dump) = std::env::var("DUMP") {
-            self.dump(arrivals, dump.parse().unwrap());
-        }
         for ((first, before), (second, after)) in self.sent.iter().zip(self.sent.iter().skip(1)) {
             let step = after.image.timestamp.wrapping_sub(before.image.timestamp) as i32;
             assert!(step >= 0, "a timestamp steps back: {before:?} {after:?}");
@@ -150,36 +148,6 @@ impl View {
         }
         self.decode(|_| true);
         self.decode(|seq| self.received.contains(seq))
-    }
-
-    fn dump(&self, arrivals: &Arrivals, near: u32) {
-        eprintln!("VIEW cuts {:?}", self.cuts);
-        for (seq, sent) in &self.sent {
-            let st = Stamp::read(&sent.image.payload);
-            eprintln!(
-                "{} at {} ssrc {} in {} m{} E{} f{} p{} s{} t{} k{} {}/{} refs {:?} got {}",
-                seq.0,
-                sent.at,
-                sent.label.ssrc.0,
-                sent.label.seq,
-                sent.image.marker as u8,
-                st.encoding,
-                st.frame,
-                st.picture,
-                st.spatial,
-                st.temporal,
-                st.key as u8,
-                st.index,
-                st.count,
-                st.references,
-                self.received.contains(seq)
-            );
-        }
-        eprintln!("filled {:?}", self.filled);
-        let mut list: Vec<_> =
-            arrivals.iter().filter(|((s, _), _)| s.0 == near).map(|((_, w), o)| (*o, *w)).collect();
-        list.sort();
-        eprintln!("ARRIVALS {list:?}");
     }
 
     /// When the newest packet that arrived was captured, in microseconds since the beginning.
@@ -209,7 +177,10 @@ impl View {
         let between = before.label.seq + 1..after.label.seq;
         let late = between.filter(|seq| {
             let arrival = arrivals.get(&(after.label.ssrc, *seq as u16));
-            arrival.is_none_or(|arrival| *arrival > after.at)
+            // What came while the producer was paused was not even lent to other shards.
+            let was_cut =
+                |arrival: &Order| self.cuts.iter().any(|cut| (*arrival..=after.at).contains(cut));
+            arrival.is_none_or(|arrival| *arrival > after.at || was_cut(arrival))
         });
         let late = late.count() as u64;
         assert!(missing <= late, "{missing} missing, {late} were late: {before:?} {after:?}");
@@ -239,10 +210,15 @@ impl View {
         let mut switch = true;
         for (seq, sent) in &self.sent {
             switch |= last.is_some_and(|(_, before)| self.is_cut(before, sent));
+            let missing = |arrived: &dyn Fn(&SeqNo) -> bool| {
+                last.is_some_and(|(before, _)| self.missing_between(before, *seq, arrived) > 0)
+            };
             // A frame that is left out late leaves a gap in VP8's picture ids all the same.
-            let counts = |seq: &SeqNo| self.format != Format::Vp8 && arrived(seq);
-            let is_gap =
-                last.is_some_and(|(before, _)| self.missing_between(before, *seq, counts) > 0);
+            let is_vp8 = self.format == Format::Vp8;
+            let is_gap = missing(&|seq| !is_vp8 && arrived(seq));
+            if missing(&|_| false) {
+                decoder.miss();
+            }
             last = Some((*seq, sent));
             if is_gap || !arrived(seq) {
                 decoder.lose();

@@ -256,7 +256,8 @@ impl World {
         let sink = {
             let source = &self.peers[owner].sources[source];
             let mut sink = Sink::new(id, source.kind, source.tag, consumer, rtx_ssrc);
-            sink.view = source.format().map(View::new);
+            // What came before is nothing to this consumer.
+            sink.view = source.format().map(|format| View::new(format, self.order));
             sink
         };
         self.peers[peer].sinks.insert(ssrc, sink);
