@@ -1,5 +1,6 @@
 //! Renumbering: a consumer sees one unbroken stream, whatever its producer does.
 
+use crate::media::clock::Retiming;
 use crate::wire::seq::SeqNo;
 
 /// How many renumberings are remembered, for packets that arrive late and for those that are asked for
@@ -22,8 +23,8 @@ struct Shift<P> {
     from: SeqNo,
     /// Outgoing number minus incoming number.
     sequence: i64,
-    /// Outgoing timestamp minus incoming timestamp.
-    timestamp: u32,
+    /// What becomes of timestamps.
+    timing: Retiming,
     /// What else changes inside the payload.
     payload: P,
 }
@@ -39,8 +40,8 @@ impl<P> Shift<P> {
 pub struct Numbers<P> {
     /// Its sequence number.
     pub seq: SeqNo,
-    /// Added to its timestamp.
-    pub timestamp_shift: u32,
+    /// What becomes of its timestamp.
+    pub timing: Retiming,
     /// What else changes inside the payload.
     pub payload: P,
 }
@@ -113,10 +114,10 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     }
 
     /// The stream goes on with packet `first` of `encoding`, directly behind what was sent last, with
-    /// `timestamp` added to its timestamps. What arrives later from before the cut is not mapped.
-    pub fn cut(&mut self, encoding: u8, first: SeqNo, timestamp: u32, payload: P) {
+    /// its timestamps changed by `timing`. What arrives later from before the cut is not mapped.
+    pub fn cut(&mut self, encoding: u8, first: SeqNo, timing: Retiming, payload: P) {
         let sequence = self.next.0.wrapping_sub(first.0) as i64;
-        self.push(Shift { encoding, from: first, sequence, timestamp, payload });
+        self.push(Shift { encoding, from: first, sequence, timing, payload });
         self.highest = SeqNo(first.0.saturating_sub(1));
     }
 
@@ -194,9 +195,9 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
         self.ended.has(seq)
     }
 
-    /// Added to the timestamps of the newest packets.
+    /// Added to the timestamps of the newest packets when they are in step.
     pub fn timestamp_shift(&self) -> u32 {
-        self.shifts.last().map_or(0, |shift| shift.timestamp)
+        self.shifts.last().map_or(0, |shift| shift.timing.shift())
     }
 
     /// The numbers that belong to a packet, if nothing has gone out under them.
@@ -260,7 +261,7 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
 }
 
 fn numbers<P: Copy>(shift: &Shift<P>, seq: SeqNo) -> Numbers<P> {
-    Numbers { seq, timestamp_shift: shift.timestamp, payload: shift.payload }
+    Numbers { seq, timing: shift.timing, payload: shift.payload }
 }
 
 #[cfg(test)]
@@ -270,7 +271,7 @@ mod tests {
 
     fn started_at(incoming: u64) -> Rewriter<()> {
         let mut rewriter = Rewriter::new(SeqNo(100));
-        rewriter.cut(0, SeqNo(incoming), 0, ());
+        rewriter.cut(0, SeqNo(incoming), Retiming::by(0), ());
         rewriter
     }
 
@@ -344,7 +345,7 @@ mod tests {
     fn a_cut_continues_without_a_gap() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
-        rewriter.cut(0, SeqNo(500), 0, ());
+        rewriter.cut(0, SeqNo(500), Retiming::by(0), ());
         assert_eq!(map(&mut rewriter, 500), Some(101));
         assert_eq!(map(&mut rewriter, 11), None, "its number is taken");
     }
@@ -357,7 +358,7 @@ mod tests {
         assert_eq!(rewriter.skip(0, SeqNo(13), None), None);
         assert_eq!(map(&mut rewriter, 11), Some(101));
         assert_eq!(rewriter.find(101).map(|(_, seq, _)| seq), Some(SeqNo(11)));
-        rewriter.cut(1, SeqNo(500), 0, ());
+        rewriter.cut(1, SeqNo(500), Retiming::by(0), ());
         assert_eq!(rewriter.map(1, SeqNo(500), ()).map(|n| n.seq), Some(SeqNo(102)));
         assert_eq!(map(&mut rewriter, 12), None, "its number is taken");
         assert_eq!(rewriter.map(1, SeqNo(501), ()).map(|n| n.seq), Some(SeqNo(103)));
@@ -377,9 +378,9 @@ mod tests {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
         map(&mut rewriter, 12);
-        rewriter.cut(1, SeqNo(9000), 77, ());
+        rewriter.cut(1, SeqNo(9000), Retiming::by(77), ());
         let switched = rewriter.map(1, SeqNo(9000), ()).expect("the newest packet");
-        assert_eq!((switched.seq.0, switched.timestamp_shift), (103, 77));
+        assert_eq!((switched.seq.0, switched.timing), (103, Retiming::by(77)));
         assert_eq!(map(&mut rewriter, 11), Some(101));
         assert_eq!(map(&mut rewriter, 13), None, "beyond the switch");
     }
@@ -394,7 +395,7 @@ mod tests {
                 map(&mut rewriter, seq);
             }
         }
-        rewriter.cut(1, SeqNo(7), 3, ());
+        rewriter.cut(1, SeqNo(7), Retiming::by(3), ());
         let sent = rewriter.map(1, SeqNo(7), ()).expect("the newest packet");
         assert_eq!(rewriter.find(sent.seq.wire()), Some((1, SeqNo(7), sent)));
         let (encoding, seq, numbers) = rewriter.find(101).expect("sent before");
@@ -406,7 +407,7 @@ mod tests {
     #[test]
     fn payload_shifts_are_found_again() {
         let mut rewriter = Rewriter::new(SeqNo(100));
-        rewriter.cut(0, SeqNo(10), 0, 0);
+        rewriter.cut(0, SeqNo(10), Retiming::by(0), 0);
         for (seq, payload) in [(10, 5), (11, 5), (13, 6), (14, 6)] {
             assert_eq!(rewriter.map(0, SeqNo(seq), payload).expect("newest").payload, payload);
         }
@@ -420,7 +421,7 @@ mod tests {
     #[test]
     fn payloads_behind_a_left_out_packet_are_those_that_were_announced() {
         let mut rewriter = Rewriter::new(SeqNo(100));
-        rewriter.cut(0, SeqNo(10), 0, 7);
+        rewriter.cut(0, SeqNo(10), Retiming::by(0), 7);
         rewriter.map(0, SeqNo(10), 7);
         assert_eq!(rewriter.skip(0, SeqNo(11), Some(6)), None);
         assert_eq!(rewriter.skip(0, SeqNo(13), Some(5)), None);
@@ -439,7 +440,7 @@ mod tests {
         });
         rewriter.forget(0);
         assert_eq!(map(&mut rewriter, 1050), None);
-        rewriter.cut(0, SeqNo(1050), 0, ());
+        rewriter.cut(0, SeqNo(1050), Retiming::by(0), ());
         assert_eq!(map(&mut rewriter, 1050), Some(200));
         assert_eq!(map(&mut rewriter, 1049), None);
     }
@@ -448,7 +449,7 @@ mod tests {
     fn what_a_former_source_sent_is_not_found_among_others() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
-        rewriter.cut(1, SeqNo(500), 0, ());
+        rewriter.cut(1, SeqNo(500), Retiming::by(0), ());
         let sent = rewriter.map(1, SeqNo(500), ()).expect("newest");
         rewriter.forget(1);
         assert_eq!(rewriter.find(sent.seq.wire()), None);
@@ -472,7 +473,7 @@ mod tests {
                     }
                     4 => {
                         encoding = 1 - encoding;
-                        rewriter.cut(encoding, SeqNo(seq), u32::from(encoding), ());
+                        rewriter.cut(encoding, SeqNo(seq), Retiming::by(u32::from(encoding)), ());
                     }
                     _ => {
                         let out = rewriter.map(encoding, SeqNo(seq), ()).expect("newest packet");

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::id::{ConsumerId, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
+use crate::id::{ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
+use crate::media::allocation::{self, Reason};
+use crate::media::clock::Retiming;
 use crate::media::history::RecentResends;
-use crate::media::layers::{Kind, Layer, PayloadShift, PictureIds, Selector, Verdict};
+use crate::media::layers::{Layer, PayloadShift, PictureIds, Selector, Verdict};
 use crate::media::rewrite::{Numbers, Rewriter};
 use crate::media::score::{Interval, Score};
 use crate::room::figures::{Meter, Requests};
@@ -12,6 +14,7 @@ use crate::room::forward::Opened;
 use crate::room::producer::Producer;
 use crate::room::spec::{ConsumerSpec, PayloadMapping};
 use crate::wire::rtcp::ReportBlock;
+use crate::wire::rtp::Fields;
 use crate::wire::seq::SeqNo;
 
 /// One consumer.
@@ -27,7 +30,9 @@ pub(super) struct Consumer {
     /// Highest layers that the client wants.
     preferred: Layer,
     /// The layers that control was told of last.
-    told: Option<Layer>,
+    told: LayerPair,
+    /// The encoding that a key frame was asked of for this consumer, until it has come.
+    asked: Option<u8>,
     pub(super) ssrc: Ssrc,
     pub(super) mid: Mid,
     /// Whether the receiver still needs the MID to place our SSRC: until its first report names it.
@@ -170,6 +175,7 @@ impl Consumer {
                 .preferred
                 .map_or(HIGHEST, |(spatial, temporal)| Layer { spatial, temporal }),
             told: None,
+            asked: None,
             ssrc: spec.ssrc,
             mid: spec.mid,
             says_mid: true,
@@ -199,37 +205,62 @@ impl Consumer {
         }
     }
 
-    /// Follows what the producer sends: the highest encoding that has been sent for a while; `best` if the
-    /// present one has fallen silent.
-    pub(super) fn follow(&mut self, producer: &Producer, best: Option<u8>, now: Instant) {
+    /// Aims at what it was granted. While nothing is sent that it could get it goes on as it is: the stream may
+    /// begin again where it ended.
+    pub(super) fn aim(&mut self, granted: Option<allocation::Layer>, reason: Reason) {
         let Layers::Chosen(chosen) = &mut self.layers else { return };
-        if self.paused {
+        if granted.is_none() && reason == Reason::NotSent {
             return;
         }
-        let present = chosen.selector.target();
-        let target = present.map(|target| target.spatial);
-        let is_alive = |index: u8| {
-            let encoding = producer.encodings.get(usize::from(index));
-            encoding.is_some_and(|encoding| encoding.is_active(now))
-        };
-        let wanted = match target {
-            _ if producer.layering() == Kind::Svc => best.map(|_| TOP),
-            Some(target) if is_alive(target) && target <= self.preferred.spatial => {
-                producer.steady_encoding(now, self.preferred.spatial).max(Some(target))
-            }
-            _ => producer.best_encoding(now, self.preferred.spatial).or(best),
-        };
-        let wanted = wanted.map(|spatial| Layer {
-            spatial: if producer.layering() == Kind::Svc {
-                spatial.min(self.preferred.spatial)
-            } else {
-                spatial
-            },
-            temporal: self.preferred.temporal,
-        });
-        if wanted.is_some() && wanted != present {
-            chosen.selector.set_target(wanted);
+        let layer = granted.map(|layer| Layer { spatial: layer.spatial, temporal: layer.temporal });
+        if layer == chosen.selector.target() {
+            return;
         }
+        chosen.selector.set_target(layer);
+        if layer.is_none() {
+            self.cut = true;
+        }
+    }
+
+    /// The layers that it aims at.
+    pub(super) fn target(&self) -> Option<allocation::Layer> {
+        let Layers::Chosen(chosen) = &self.layers else { return None };
+        let target = chosen.selector.target()?;
+        Some(allocation::Layer { spatial: target.spatial, temporal: target.temporal })
+    }
+
+    /// The most that its client has a use for.
+    pub(super) fn preferred(&self) -> allocation::Layer {
+        allocation::Layer { spatial: self.preferred.spatial, temporal: self.preferred.temporal }
+    }
+
+    /// The encoding that a key frame is needed of, if that was not so before.
+    pub(super) fn new_need(&mut self) -> Option<u8> {
+        let need = self.needs_key_frame();
+        if std::mem::replace(&mut self.asked, need) == need { None } else { need }
+    }
+
+    /// Whether probes can leave on its retransmission stream.
+    pub(super) fn can_carry_padding(&self) -> bool {
+        let is_counted = self.extensions.id(Extension::TransportWideCc).is_some();
+        self.rtx.is_some() && is_counted && !self.paused
+    }
+
+    /// The header of a packet of padding on the retransmission stream.
+    pub(super) fn padding_fields(&mut self) -> Option<(SeqNo, Fields)> {
+        let timestamp = self.sent.last.map_or(0, |(timestamp, _)| timestamp);
+        let payload_type = self.payloads.iter().find_map(|mapping| mapping.consumer_rtx)?;
+        let rtx = self.rtx.as_mut()?;
+        let seq = rtx.number();
+        let fields = Fields {
+            padding: true,
+            marker: false,
+            payload_type,
+            sequence: seq.wire(),
+            timestamp,
+            ssrc: rtx.ssrc,
+        };
+        Some((seq, fields))
     }
 
     /// The client wants no layers above these; no temporal one means the highest.
@@ -237,23 +268,20 @@ impl Consumer {
         self.preferred = Layer { spatial, temporal: temporal.unwrap_or(TOP) };
     }
 
-    /// The highest layers that its client has a use for.
-    pub(super) fn preferred(&self) -> Layer {
-        self.preferred
-    }
-
     /// The layers that are sent, if they are others than control was told of.
-    pub(super) fn news(&mut self) -> Option<LayerPair> {
-        let Layers::Chosen(chosen) = &self.layers else { return None };
-        let current = chosen.selector.current();
-        (std::mem::replace(&mut self.told, current) != current)
-            .then(|| current.map(|layer| (layer.spatial, layer.temporal)))
+    pub(super) fn news(&mut self, producer: &Producer) -> Option<LayerPair> {
+        let (current, _) = self.layers(producer);
+        (std::mem::replace(&mut self.told, current) != current).then_some(current)
     }
 
     /// The layers that are sent, and those that it is on its way to.
-    pub(super) fn layers(&self) -> (LayerPair, LayerPair) {
+    pub(super) fn layers(&self, producer: &Producer) -> (LayerPair, LayerPair) {
         let Layers::Chosen(chosen) = &self.layers else { return (None, None) };
-        let pair = |layer: Option<Layer>| layer.map(|layer| (layer.spatial, layer.temporal));
+        let pair = |layer: Option<Layer>| {
+            layer.map(|layer| {
+                (layer.spatial, layer.temporal.min(producer.top_temporal(layer.spatial)))
+            })
+        };
         (pair(chosen.selector.current()), pair(chosen.selector.target()))
     }
 
@@ -289,7 +317,7 @@ impl Consumer {
     pub(super) fn admit(
         &mut self,
         packet: &Opened,
-        clock_rate: u32,
+        source: &Producer,
         now: Instant,
     ) -> Option<Admitted> {
         if self.paused {
@@ -316,10 +344,10 @@ impl Consumer {
             Verdict::Ignore => return None,
         };
         if switched {
-            self.begin(packet, clock_rate, payload, now);
+            self.begin(packet, source, payload, now);
         }
         let numbers = self.rewriter.map(packet.encoding, packet.seq, payload)?;
-        let timestamp = packet.header.timestamp.wrapping_add(numbers.timestamp_shift);
+        let timestamp = numbers.timing.apply(packet.header.timestamp);
         if marker == Some(true) {
             self.rewriter.mark(numbers.seq);
         }
@@ -347,7 +375,7 @@ impl Consumer {
         let (Layers::Chosen(_), Some(mapping)) = (&self.layers, self.payloads.first()) else {
             return None;
         };
-        let timestamp = packet.header.timestamp.wrapping_add(numbers.timestamp_shift);
+        let timestamp = numbers.timing.apply(packet.header.timestamp);
         self.sent.packet(numbers.seq, timestamp, 0, now);
         Some(Admitted {
             seq: numbers.seq,
@@ -394,22 +422,45 @@ impl Consumer {
         incoming.wrapping_add(self.rewriter.timestamp_shift())
     }
 
-    /// The stream begins with `packet`, or goes on with it. Timestamps go on as the source counts them, unless
-    /// it is another source, with another origin.
-    fn begin(&mut self, packet: &Opened, clock_rate: u32, payload: PayloadShift, now: Instant) {
+    /// The stream begins with `packet`, or goes on with it. Timestamps go on as the sender's clock does, by which
+    /// its encodings are in step; where that is not known, as much later as the packet leaves.
+    fn begin(&mut self, packet: &Opened, source: &Producer, payload: PayloadShift, now: Instant) {
         let mut shift = self.rewriter.timestamp_shift();
+        let first = packet.header.timestamp;
+        let mut timing = Retiming::by(shift);
         if let (true, Some((timestamp, sent_at))) =
             (self.encoding != Some(packet.encoding), self.sent.last)
         {
+            let rate = source.clock_rate();
             let elapsed = now.saturating_duration_since(sent_at);
-            let units = (elapsed.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u32;
-            let next = timestamp.wrapping_add(units.max(1));
-            shift = next.wrapping_sub(packet.header.timestamp);
+            let next = timestamp.wrapping_add(units(elapsed, rate).max(1));
+            let clock = |encoding: u8| source.encodings.get(usize::from(encoding))?.clock;
+            let clocks = self.encoding.and_then(clock).zip(clock(packet.encoding));
+            let by_clocks = clocks.map(|(old, new)| shift.wrapping_add(old.shift_from(&new, rate)));
+            let by_elapsed = next.wrapping_sub(first);
+            shift = by_clocks
+                .filter(|shift| distance(*shift, by_elapsed) <= units(MAX_APART, rate))
+                .unwrap_or(by_elapsed);
+            timing = Retiming::beginning(shift, first, timestamp.wrapping_add(1));
         }
-        self.rewriter.cut(packet.encoding, packet.seq, shift, payload);
+        self.rewriter.cut(packet.encoding, packet.seq, timing, payload);
         self.encoding = Some(packet.encoding);
         self.cut = false;
     }
+}
+
+/// How far two encodings' clocks may be apart from what their packets' times say, and be believed: longer than a
+/// key frame is waited for that was lost and sent again.
+const MAX_APART: Duration = Duration::from_secs(1);
+
+/// A duration in timestamp units.
+fn units(duration: Duration, rate: u32) -> u32 {
+    (duration.as_nanos() * u128::from(rate) / 1_000_000_000) as u32
+}
+
+/// How far apart two timestamps are, either way.
+fn distance(one: u32, other: u32) -> u32 {
+    (one.wrapping_sub(other) as i32).unsigned_abs()
 }
 
 /// Spatial and temporal layer; `None`: nothing is sent.

@@ -52,6 +52,12 @@ impl Engine {
                     }
                 }
                 Ok(Packet::Nack(nack)) => self.resend(now, key, &nack, out),
+                Ok(Packet::TransportCc(feedback)) => {
+                    self.hear_arrivals(now, key, &feedback, received_at, out);
+                }
+                Ok(Packet::MaxBitrate(message)) => {
+                    self.hear_max_bitrate(now, key, message.bitrate, out);
+                }
                 Ok(_) => {}
                 Err(_) => self.counters.drop(Drop::MalformedRtcp),
             }
@@ -195,6 +201,9 @@ impl Engine {
         }
         if let Some(rtt) = consumer.sent.round_trip(block, now) {
             path.rtt.sample(rtt);
+            if let Some(line) = &mut path.line {
+                line.estimator.rtt_measured(rtt);
+            }
         }
     }
 

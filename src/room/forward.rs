@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::id::{Codec, Extension};
+use crate::media::bandwidth::SentKind;
 use crate::media::layers::{FrameInfo, PayloadShift, Structure};
 use crate::room::consumer::{Admitted, Consumer};
 use crate::room::counters::Drop;
@@ -166,19 +167,21 @@ impl Engine {
         if producer.paused {
             return;
         }
-        let best = producer.best_encoding(now, u8::MAX);
-        let clock_rate = producer.clock_rate();
-        let mut wanted = None;
+        if producer.has_news {
+            self.producers[producer_key].has_news = false;
+            self.allot_receivers(now, producer_key);
+        }
+        let producer = &self.producers[producer_key];
+        // Bit `n`: a key frame of encoding `n` is needed.
+        let mut wanted = 0_u8;
         for &key in &producer.consumers {
             let consumer = &mut self.consumers[key];
             let path = &mut self.paths[consumer.transport];
             if !path.transport.is_connected() {
                 continue;
             }
-            let before = consumer.needs_key_frame();
-            consumer.follow(producer, best, now);
             for packet in packets {
-                let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
+                let Some(admitted) = consumer.admit(packet, producer, now) else { continue };
                 let switched = admitted.switched;
                 match send(consumer, path, packet, bytes(packet), admitted, now, out) {
                     Ok(()) => self.counters.rtp_out += 1,
@@ -189,15 +192,14 @@ impl Engine {
                     self.counters.rtp_out += rest;
                 }
             }
-            if let Some(layers) = consumer.news() {
+            if let Some(layers) = consumer.news(producer) {
                 self.events.push_back(Event::LayersChanged { id: consumer.id, layers });
             }
-            let needed = consumer.needs_key_frame();
-            if needed.is_some() && needed != before {
-                wanted = needed;
+            if let Some(encoding) = consumer.new_need() {
+                wanted |= 1 << encoding.min(7);
             }
         }
-        if let Some(encoding) = wanted {
+        for encoding in (0..8).filter(|encoding| wanted & 1 << encoding != 0) {
             self.wish_key_frame(now, producer_key, encoding, out);
         }
     }
@@ -214,7 +216,6 @@ fn catch_up(
     out: &mut impl Outbox,
 ) -> u64 {
     let Some(encoding) = producer.encodings.get(usize::from(first.encoding)) else { return 0 };
-    let clock_rate = producer.clock_rate();
     // What came before the structure that a key frame carries could not be understood then.
     let mut structure = encoding.structure.clone();
     let mut sent = 0;
@@ -224,7 +225,7 @@ fn catch_up(
             continue;
         }
         let packet = &packet.read_again(bytes, &mut structure);
-        let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
+        let Some(admitted) = consumer.admit(packet, producer, now) else { continue };
         sent += u64::from(send(consumer, path, packet, bytes, admitted, now, out).is_ok());
     }
     sent
@@ -253,36 +254,47 @@ fn send(
         timestamp: admitted.timestamp,
         ssrc: consumer.ssrc,
     };
-    let copied = (packet, bytes, admitted.payload);
+    // An empty packet stands for none, so it says nothing about one.
+    let copied = (!admitted.filler).then_some((packet, bytes, admitted.payload));
     let header = write_header(consumer, path, copied, &fields, now, buffer);
-    let header_len = header.ok_or(Drop::TooLarge)?;
+    let header = header.ok_or(Drop::TooLarge)?;
     let payload = if admitted.filler { &PADDING[..] } else { packet.payload(bytes) };
-    let len = header_len + payload.len();
-    let room = buffer.get_mut(header_len..len).ok_or(Drop::TooLarge)?;
+    let len = header.len + payload.len();
+    let room = buffer.get_mut(header.len..len).ok_or(Drop::TooLarge)?;
     room.copy_from_slice(payload);
     if !admitted.filler {
         admitted.payload.apply(packet.codec, room);
     }
     let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
     out.send(sealed, to);
+    path.note_sent(header.transport_wide, now, sealed, SentKind::Media);
     path.sent_bytes += sealed;
     path.meters.rtp_sent.add(sealed, now);
     path.meters.sent.add(sealed, now);
     Ok(())
 }
 
-/// Writes the header as the consumer negotiated it, with the elements of `packet`, renumbered; returns its length,
-/// or `None` if it does not fit.
+/// A header that was written.
+pub(super) struct Written {
+    /// Its length.
+    pub(super) len: usize,
+    /// The packet's transport-wide number, if the consumer negotiated it.
+    pub(super) transport_wide: Option<u16>,
+}
+
+/// Writes the header as the consumer negotiated it, with the elements that `packet` came with, renumbered; `None`
+/// if it does not fit.
 pub(super) fn write_header(
     consumer: &Consumer,
     path: &mut Path,
-    (packet, bytes, shift): (&Opened, &[u8], PayloadShift),
+    packet: Option<(&Opened, &[u8], PayloadShift)>,
     fields: &rtp::Fields,
     now: Instant,
     buffer: &mut [u8],
-) -> Option<usize> {
+) -> Option<Written> {
     let id = |extension| consumer.extensions.id(extension);
-    rtp::write_header(buffer, fields, |elements| {
+    let mut transport_wide = None;
+    let len = rtp::write_header(buffer, fields, |elements| {
         if let (true, Some(id)) = (consumer.says_mid, id(Extension::Mid)) {
             elements.push(id, consumer.mid.as_bytes());
         }
@@ -290,11 +302,12 @@ pub(super) fn write_header(
             elements.push(id, &AbsSendTime::from_duration(path.age(now)).to_bytes());
         }
         if let Some(id) = id(Extension::TransportWideCc) {
-            elements.push(id, &path.next_transport_wide_sequence().to_be_bytes());
+            let sequence = path.next_transport_wide_sequence();
+            elements.push(id, &sequence.to_be_bytes());
+            transport_wide = Some(sequence);
         }
-        // An empty packet stands for none, so it says nothing about one.
-        let copied = if fields.padding { &[] } else { packet.elements() };
-        for element in copied {
+        let Some((packet, bytes, shift)) = packet else { return };
+        for element in packet.elements() {
             let Some(id) = id(element.extension) else { continue };
             let data = element.data(bytes);
             if element.extension == Extension::DependencyDescriptor {
@@ -307,5 +320,6 @@ pub(super) fn write_header(
                 elements.push(id, data);
             }
         }
-    })
+    })?;
+    Some(Written { len, transport_wide })
 }

@@ -14,7 +14,11 @@ mod counters;
 mod feedback;
 mod figures;
 mod forward;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod inbound;
+mod line;
+mod pacer;
 pub mod parcel;
 mod paths;
 mod producer;
@@ -142,6 +146,9 @@ impl Engine {
                 Timer::Levels(room) => self.tell_levels(now, room),
                 Timer::Repair(key) => self.ask_for_lost(now, key, out),
                 Timer::KeyFrame(key) => self.repeat_key_frame_requests(now, key, out),
+                Timer::Allot(key) => self.allot_and_ask(now, key, out),
+                Timer::Line(key) => self.mind_line(now, key, out),
+                Timer::Pace(key) => self.pace(now, key, out),
                 Timer::Wants(key) => self.weigh_wants(now, key, out),
             }
         }

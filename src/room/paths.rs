@@ -10,6 +10,8 @@ use crate::id::{ExtensionMap, Ssrc, TransportId};
 use crate::media::arrivals::Arrivals;
 use crate::media::budget::Budget;
 use crate::room::figures::PathMeters;
+use crate::room::line::Line;
+use crate::room::pacer::Pacer;
 use crate::room::producer::{Route, Stream};
 use crate::transport::Transport;
 use crate::wire::seq::SeqNo;
@@ -78,6 +80,10 @@ pub(super) struct Path {
     pub(super) rtt: RoundTrip,
     /// What may be sent again, whoever asks for it how often.
     pub(super) resends: Budget,
+    /// What its line carries, once it is sent video.
+    pub(super) line: Option<Box<Line>>,
+    /// What waits for its turn beside live media.
+    pub(super) pacer: Pacer,
     /// Media bytes sent since the last reports.
     pub(super) sent_bytes: usize,
     /// A request for a lost packet whose answer will tell the round trip: its producer, encoding, number,
@@ -111,6 +117,8 @@ impl Path {
             feedback_count: 0,
             rtt: RoundTrip::default(),
             resends: Budget::for_resends(INITIAL_BITRATE),
+            line: None,
+            pacer: Pacer::default(),
             sent_bytes: 0,
             asked: None,
             meters: PathMeters::default(),

@@ -27,6 +27,12 @@ pub(super) enum Timer {
     Repair(usize),
     /// A key-frame request of a producer falls due.
     KeyFrame(usize),
+    /// What a transport's line carries is to be shared out.
+    Allot(usize),
+    /// A transport's bandwidth estimator has something to do.
+    Line(usize),
+    /// The next portion beside live media is due.
+    Pace(usize),
     /// What is wanted of a producer is to be weighed, or repeated to its home shard.
     Wants(usize),
 }

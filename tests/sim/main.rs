@@ -3,15 +3,18 @@
 //! A run follows from its seed, which a failure prints. Keys are preset; the handshake, whose randomness
 //! has no seed, is tested with the transports.
 
+mod bandwidth;
 mod decoders;
 mod forwarding;
 mod hostile;
+mod hostile_rtcp;
 mod layers;
 mod media;
 mod network;
 mod peer;
 mod random;
 mod streams;
+mod time;
 mod view;
 mod wants;
 mod world;

@@ -26,6 +26,8 @@ pub const DEPENDENCY_ID: u8 = 12;
 pub const CONSUMER_MID_ID: u8 = 1;
 /// And the dependency descriptor's.
 pub const DEPENDENCY_OUT: u8 = 7;
+/// The same of the transport-wide number.
+pub const CONSUMER_TWCC_ID: u8 = 5;
 
 /// Payload type of publishers' retransmissions.
 pub const RTX: PayloadType = PayloadType(97);
@@ -202,7 +204,8 @@ impl Source {
         self.packet(since_start, false, None, true, &padding, twcc)
     }
 
-    fn packet(
+    /// The next packet, unsealed.
+    pub fn packet(
         &mut self,
         since_start: Duration,
         marker: bool,
@@ -372,6 +375,8 @@ pub struct Sink {
     pub fillers: BTreeSet<SeqNo>,
     /// The last sender report: NTP and RTP timestamps.
     pub clock: Option<(u64, u32)>,
+    /// When each frame's first packet came, and in how many packets and bytes it did.
+    pub arrivals: Vec<(Instant, usize)>,
     /// The MIDs that packets said, in order of arrival.
     pub mids: Vec<Mid>,
     /// What it sees of layered video.
@@ -399,6 +404,7 @@ impl Sink {
             packets: BTreeMap::new(),
             fillers: BTreeSet::new(),
             clock: None,
+            arrivals: Vec::new(),
             mids: Vec::new(),
             view: None,
         }

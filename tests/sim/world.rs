@@ -22,8 +22,8 @@ use shardcast::wire::rtp::Header;
 use uuid::Uuid;
 
 use crate::media::{
-    CONSUMER_MID_ID, DEPENDENCY_ID, DEPENDENCY_OUT, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX,
-    Sink, Source, TWCC_ID,
+    CONSUMER_MID_ID, CONSUMER_TWCC_ID, DEPENDENCY_ID, DEPENDENCY_OUT, LEVEL_ID, MID_ID,
+    REPAIRED_RID_ID, RID_ID, RTX, Sink, Source, TWCC_ID,
 };
 use crate::network::{Network, Node, Weather};
 use crate::peer::Peer;
@@ -55,6 +55,8 @@ pub struct World {
     pub lent: BTreeMap<u8, u64>,
     /// So many of the next words of replicas on what they want are lost.
     pub words_to_lose: usize,
+    /// Bytes that left the server for each peer.
+    pub bytes_to: BTreeMap<usize, u64>,
     ids: u128,
     order: Order,
 }
@@ -124,6 +126,7 @@ impl World {
             arrivals: Arrivals::new(),
             lent: BTreeMap::new(),
             words_to_lose: 0,
+            bytes_to: BTreeMap::new(),
             ids: u128::from(seed) << 64,
             order: 0,
         }
@@ -233,6 +236,9 @@ impl World {
         extensions.set(Extension::Mid, CONSUMER_MID_ID);
         extensions.set(Extension::AudioLevel, 6);
         extensions.set(Extension::DependencyDescriptor, DEPENDENCY_OUT);
+        if is_video {
+            extensions.set(Extension::TransportWideCc, CONSUMER_TWCC_ID);
+        }
         let spec = ConsumerSpec {
             id,
             transport: self.peers[peer].id,
@@ -403,6 +409,7 @@ impl World {
             if let Some(peer) = self.peers.iter().position(|peer| peer.address == to) {
                 self.order += 1;
                 self.peers[peer].overhear(&bytes, self.order);
+                *self.bytes_to.entry(peer).or_default() += bytes.len() as u64;
                 self.network.send(self.now, to, own, Node::Peer(peer), &bytes);
             }
         }

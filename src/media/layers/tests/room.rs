@@ -130,7 +130,10 @@ impl Room {
                         decoder.receive(*marker, payload, element.as_deref(), expected.is_none());
                     }
                     Sent::Nothing => {}
-                    Sent::Gap => decoder.lose(),
+                    Sent::Gap => {
+                        decoder.miss();
+                        decoder.lose();
+                    }
                 }
                 expected = Some(seq + 1);
             }
