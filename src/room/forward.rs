@@ -9,7 +9,7 @@ use crate::room::consumer::{Admitted, Consumer};
 use crate::room::counters::Drop;
 use crate::room::paths::Path;
 use crate::room::producer::Producer;
-use crate::room::spec::Event;
+use crate::room::spec::{Event, What, Why};
 use crate::room::{Engine, Outbox};
 use crate::wire::extension::{AbsSendTime, Elements, MAX_ELEMENT_LEN};
 use crate::wire::rtp;
@@ -185,7 +185,10 @@ impl Engine {
                 let switched = admitted.switched;
                 match send(consumer, path, packet, bytes(packet), admitted, now, out) {
                     Ok(()) => self.counters.rtp_out += 1,
-                    Err(reason) => self.counters.drop(reason),
+                    Err(reason) => {
+                        self.counters.drop(reason);
+                        consumer.journal.note(What::Drop, Why::QueueFull, now);
+                    }
                 }
                 if switched {
                     let rest = catch_up(consumer, path, producer, packet, now, out);
@@ -195,7 +198,7 @@ impl Engine {
             if let Some(layers) = consumer.news(producer) {
                 self.events.push_back(Event::LayersChanged { id: consumer.id, layers });
             }
-            if let Some(encoding) = consumer.new_need() {
+            if let Some(encoding) = consumer.new_need(now) {
                 wanted |= 1 << encoding.min(7);
             }
         }

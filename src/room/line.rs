@@ -23,6 +23,17 @@ const NEWCOMERS: u64 = 5_000_000;
 /// A line is new until its receiver has been heard for this long: time enough for the first probes.
 const NEW_FOR: Duration = Duration::from_secs(3);
 
+/// From this much standing queue on, less is handed out than the estimate, so that the queue goes away.
+const TALL_QUEUE: Duration = Duration::from_millis(40);
+
+/// The part of a queue that is to be gone in a second, in percent, up to [`MOST_DRAINED`] of what the line carries.
+const DRAINED: u64 = 100;
+const MOST_DRAINED: u64 = 50;
+
+/// With this much of a queue nothing of a layer that is too large is sent any more: the key frame of the smaller
+/// one would be lost behind it.
+const FULL_QUEUE: Duration = Duration::from_millis(100);
+
 /// An estimator whose deadline has passed is not asked again before this, whatever it says.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);
 
@@ -80,7 +91,7 @@ impl Line {
             Reason::Initial | Reason::Growth | Reason::Probe | Reason::Limits
         );
         if warned || !self.heard_at.is_none_or(is_young) {
-            return estimate;
+            return estimate - estimate * self.drained() / 100;
         }
         let (audio, video): (Vec<_>, Vec<_>) =
             requests.iter().partition(|request| request.kind == Kind::Audio);
@@ -89,6 +100,19 @@ impl Line {
         let all = audio + video.clone().sum::<u64>();
         let one = audio + video.min().unwrap_or(0);
         estimate.max(all.min(NEWCOMERS)).max(one)
+    }
+
+    /// Whether what is sent waits long in front of the line.
+    pub(super) fn is_queueing(&self) -> bool {
+        self.estimator.queueing() >= TALL_QUEUE
+    }
+
+    /// Percent of the estimate that the line needs for what waits in front of it.
+    fn drained(&self) -> u64 {
+        if !self.is_queueing() {
+            return 0;
+        }
+        (self.estimator.queueing().as_millis() as u64 * DRAINED / 1000).min(MOST_DRAINED)
     }
 
     /// What the estimate would have to be for all wishes to be granted, in bit/s.
@@ -157,12 +181,17 @@ impl Engine {
         line.is_measured |= keys
             .iter()
             .any(|key| consumers[*key].extensions.id(Extension::TransportWideCc).is_some());
-        path.pacer.set_line(line.estimate(), now);
+        let is_measured = line.is_measured;
         let available = line.available(&requests, now);
         let outcome = line.allocator.allocate(&requests, available, now);
+        // What was asked for again, too, needs room.
+        let spare = available.saturating_sub(outcome.granted).max(available / 8);
+        path.pacer.set_spare(is_measured.then_some(spare), now);
+        let is_full = line.estimator.queueing() >= FULL_QUEUE;
         (line.desired, line.granted) = (outcome.desired, outcome.granted);
         for (consumer, grant) in keys.into_iter().zip(outcome.grants) {
-            consumers[consumer].aim(grant.layer, grant.reason);
+            let consumer = &mut consumers[consumer];
+            consumer.aim(grant, &producers[consumer.producer], is_full, now);
         }
         // A deadline that has passed is of no use before something else changes.
         let wish = outcome.next_timeout.filter(|wish| *wish > now);
@@ -192,7 +221,7 @@ impl Engine {
         for key in keys {
             let consumer = &mut self.consumers[key];
             let producer = consumer.producer;
-            if let Some(encoding) = consumer.new_need()
+            if let Some(encoding) = consumer.new_need(now)
                 && !self.producers[producer].paused
             {
                 self.wish_key_frame(now, producer, encoding, out);

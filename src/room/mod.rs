@@ -17,6 +17,7 @@ mod forward;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 mod inbound;
+mod journal;
 mod line;
 mod pacer;
 pub mod parcel;

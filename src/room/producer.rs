@@ -28,6 +28,9 @@ pub(super) const ENCODING_SILENCE: Duration = SPATIAL_SILENCE;
 /// For this long after it has begun, an encoding may have layers that have not been seen yet.
 const YOUTH: Duration = Duration::from_millis(1000);
 
+/// An encoding that has been sent for this long will stay (mediasoup: 2 s).
+const PROVEN: Duration = Duration::from_millis(2000);
+
 /// Rates that were measured this long ago are still good.
 const RATES_AGE: Duration = Duration::from_millis(50);
 
@@ -98,8 +101,8 @@ pub(super) struct Encoding {
     pub(super) history: History<Opened>,
     /// Since when packets have come without a long break.
     steady_since: Instant,
-    /// Highest temporal layer seen.
-    top_temporal: u8,
+    /// Highest spatial and highest temporal layer seen.
+    top: (u8, u8),
     /// Counts our FIRs (RFC 5104 §4.3.1.1).
     pub(super) fir_count: u8,
 }
@@ -250,7 +253,7 @@ impl Producer {
         let Some(meters) = &mut self.meters else { return };
         let (spatial, temporal) = (packet.frame.spatial, packet.frame.temporal);
         let encoding = &mut self.encodings[usize::from(packet.encoding)];
-        encoding.top_temporal = encoding.top_temporal.max(temporal);
+        encoding.top = (encoding.top.0.max(spatial), encoding.top.1.max(temporal));
         let spatial = if self.encodings.len() > 1 { packet.encoding } else { spatial };
         let bytes = usize::from(packet.len) + OVERHEAD;
         meters.add(Layer { spatial, temporal }, bytes, packet.received_at);
@@ -269,6 +272,7 @@ impl Producer {
             return self.rates.push(LayerRate { spatial: 0, temporal: 0, bits_per_second });
         };
         self.rates.extend(meters.rates(now));
+        self.hide_newcomers(now);
         for (index, encoding) in self.encodings.iter().enumerate() {
             if encoding.is_young(now) {
                 let is_svc = self.encodings.len() == 1;
@@ -282,16 +286,48 @@ impl Producer {
         }
     }
 
+    /// An encoding that has just begun counts only if it is all that there is: encoders take a while to reach the
+    /// rate of a new size, and some give it up again.
+    fn hide_newcomers(&mut self, now: Instant) {
+        let is_new = |encoding: &Encoding| {
+            encoding.is_active(now) && now.saturating_duration_since(encoding.steady_since) < PROVEN
+        };
+        let is_proven = |encoding: &Encoding| encoding.is_active(now) && !is_new(encoding);
+        if !self.encodings.iter().any(is_proven) {
+            return;
+        }
+        for rate in &mut self.rates {
+            if self.encodings.get(usize::from(rate.spatial)).is_some_and(is_new) {
+                rate.bits_per_second = 0;
+            }
+        }
+    }
+
     /// What its layers cost, as of the last [`Self::measure_layers`]. Of an encoding that has just begun, layers
     /// that have not been seen yet count as sent: their first frames come behind those of the lower ones.
     pub(super) fn layer_rates(&self) -> &[LayerRate] {
         &self.rates
     }
 
-    /// The highest temporal layer that a spatial layer has had.
-    pub(super) fn top_temporal(&self, spatial: u8) -> u8 {
-        let index = if self.encodings.len() > 1 { usize::from(spatial) } else { 0 };
-        self.encodings.get(index).map_or(0, |encoding| encoding.top_temporal)
+    /// What the layers of one of its encodings cost to forward, in bit/s: spatial layer, temporal layer, rate.
+    pub(super) fn bitrates(&self, encoding: &Encoding, now: Instant) -> Vec<(u8, u8, u64)> {
+        let index = self.encodings.iter().position(|own| std::ptr::eq(own, encoding));
+        let is_own = |spatial: u8| self.encodings.len() == 1 || Some(usize::from(spatial)) == index;
+        let rates = self.meters.iter().flat_map(|meters| meters.rates(now));
+        rates
+            .filter(|rate| rate.bits_per_second > 0 && is_own(rate.spatial))
+            .map(|rate| (rate.spatial, rate.temporal, rate.bits_per_second))
+            .collect()
+    }
+
+    /// The highest layer up to this one that has ever been sent.
+    pub(super) fn seen_layer(&self, spatial: u8, temporal: u8) -> (u8, u8) {
+        if self.encodings.len() > 1 {
+            let encoding = self.encodings.get(usize::from(spatial));
+            return (spatial, temporal.min(encoding.map_or(0, |encoding| encoding.top.1)));
+        }
+        let top = self.encodings.first().map_or((0, 0), |encoding| encoding.top);
+        (spatial.min(top.0), temporal.min(top.1))
     }
 
     fn stream_of(&self, payload_type: PayloadType) -> Option<Stream> {
@@ -324,7 +360,7 @@ impl Encoding {
             nack: NackGenerator::default(),
             history: History::new(limits),
             steady_since: now,
-            top_temporal: 0,
+            top: (0, 0),
             fir_count: 0,
         }
     }
@@ -343,7 +379,7 @@ impl Encoding {
             self.nack = NackGenerator::default();
             self.recovered_before = 0;
             self.history.clear();
-            self.top_temporal = 0;
+            self.top = (0, 0);
         }
         self.ssrc = Some(ssrc);
         is_new

@@ -42,6 +42,8 @@ pub const CONSUMER_VIDEO: PayloadType = PayloadType(101);
 const CONSUMER_RTX: PayloadType = PayloadType(102);
 
 pub struct World {
+    /// Peers from now on know nothing of transport-wide feedback.
+    pub remb_only: bool,
     pub start: Instant,
     pub now: Instant,
     pub network: Network,
@@ -127,6 +129,7 @@ impl World {
             lent: BTreeMap::new(),
             words_to_lose: 0,
             bytes_to: BTreeMap::new(),
+            remb_only: false,
             ids: u128::from(seed) << 64,
             order: 0,
         }
@@ -198,7 +201,8 @@ impl World {
                     nack: kind == MediaKind::Video,
                     pli: true,
                     fir: true,
-                    transport_cc: true,
+                    transport_cc: !self.remb_only,
+                    remb: true,
                 },
             }],
             extensions,
@@ -236,7 +240,7 @@ impl World {
         extensions.set(Extension::Mid, CONSUMER_MID_ID);
         extensions.set(Extension::AudioLevel, 6);
         extensions.set(Extension::DependencyDescriptor, DEPENDENCY_OUT);
-        if is_video {
+        if is_video && !self.remb_only {
             extensions.set(Extension::TransportWideCc, CONSUMER_TWCC_ID);
         }
         let spec = ConsumerSpec {

@@ -12,6 +12,7 @@
 //! done per feedback, and nothing is allocated after the first packet.
 
 mod acked;
+mod bound;
 mod delay;
 mod loss;
 mod probe;
@@ -25,6 +26,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
+pub use self::bound::ReceiveBound;
 pub use self::probe::{Cluster, Probe};
 pub use self::rate::{Limits, Reason};
 pub use self::records::SentKind;

@@ -72,6 +72,11 @@ impl Selector {
         }
     }
 
+    /// Whether each spatial layer is an encoding of its own.
+    pub fn is_simulcast(&self) -> bool {
+        self.kind == Kind::Simulcast
+    }
+
     /// The wanted layers.
     pub fn target(&self) -> Option<Layer> {
         self.target
