@@ -214,7 +214,7 @@ impl World {
                 codec: CODECS[codec],
                 clock_rate: if kind == MediaKind::Audio { 48_000 } else { 90_000 },
                 rtx: (kind == MediaKind::Video).then_some(PayloadType(120)),
-                feedback: Feedback { nack: true, pli: true, fir: true, transport_cc: false },
+                feedback: Feedback { nack: true, pli: true, fir: true, ..Feedback::default() },
             }],
             extensions,
         };
@@ -347,7 +347,7 @@ impl World {
         let Some(&(id, _)) = self.consumers.get(consumer % CONSUMERS) else { return };
         for shard in 0..2 {
             let command = match what % 5 {
-                0 => Command::SetConsumerPaused { id, paused: value % 2 == 0 },
+                0 => Command::SetConsumerPaused { id, paused: value.is_multiple_of(2) },
                 1 => {
                     let temporal = Some(value % 8).filter(|_| value < 128);
                     Command::SetPreferredLayers { id, spatial: value >> 3 & 7, temporal }
