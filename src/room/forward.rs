@@ -35,6 +35,8 @@ pub(super) struct Opened {
     pub(super) len: u16,
     /// Bytes of payload without padding.
     pub(super) payload_len: u16,
+    /// Bytes of padding that it leaves with: see [`crate::room::equalise`].
+    pub(super) padding: u8,
     pub(super) seq: SeqNo,
     pub(super) received_at: Instant,
     /// Counts the packets of its producer in order of arrival.
@@ -90,6 +92,7 @@ impl Opened {
             start: arrival.start,
             len: u16::try_from(packet.len()).ok()?,
             payload_len: payload.len() as u16,
+            padding: 0,
             seq: arrival.seq,
             received_at: arrival.received_at,
             order: producer.next_order(),
@@ -139,6 +142,12 @@ impl Opened {
     pub(super) fn element<'a>(&self, extension: Extension, packet: &'a [u8]) -> Option<&'a [u8]> {
         let element = self.elements().iter().find(|element| element.extension == extension)?;
         Some(element.data(packet))
+    }
+
+    /// Bytes of what is the same for all consumers: payload and copied elements.
+    pub(super) fn body_len(&self) -> usize {
+        let elements = self.elements().iter().map(|element| 1 + usize::from(element.len));
+        usize::from(self.payload_len) + elements.sum::<usize>()
     }
 
     fn elements(&self) -> &[Element] {
@@ -234,8 +243,8 @@ fn catch_up(
     sent
 }
 
-/// The shortest padding (RFC 3550 §5.1): one octet that counts itself.
-const PADDING: [u8; 1] = [1];
+/// Padding of one octet, which counts itself (RFC 3550 §5.1).
+const SHORTEST_PADDING: u8 = 1;
 
 /// Writes one packet for one consumer straight into the send arena and seals it there.
 fn send(
@@ -249,8 +258,9 @@ fn send(
 ) -> Result<(), Drop> {
     let to = path.transport.remote().ok_or(Drop::NoKeys)?;
     let buffer = out.datagram().ok_or(Drop::OutboxFull)?;
+    let padding = if admitted.filler { SHORTEST_PADDING } else { packet.padding };
     let fields = rtp::Fields {
-        padding: admitted.filler,
+        padding: padding > 0,
         marker: admitted.marker,
         payload_type: admitted.payload_type,
         sequence: admitted.seq.wire(),
@@ -261,12 +271,17 @@ fn send(
     let copied = (!admitted.filler).then_some((packet, bytes, admitted.payload));
     let header = write_header(consumer, path, copied, &fields, now, buffer);
     let header = header.ok_or(Drop::TooLarge)?;
-    let payload = if admitted.filler { &PADDING[..] } else { packet.payload(bytes) };
-    let len = header.len + payload.len();
+    let payload = if admitted.filler { &[][..] } else { packet.payload(bytes) };
+    let len = header.len + payload.len() + usize::from(padding);
     let room = buffer.get_mut(header.len..len).ok_or(Drop::TooLarge)?;
+    let (room, padded) = room.split_at_mut(payload.len());
     room.copy_from_slice(payload);
     if !admitted.filler {
         admitted.payload.apply(packet.codec, room);
+    }
+    if let Some((count, zeroes)) = padded.split_last_mut() {
+        zeroes.fill(0);
+        *count = padding;
     }
     let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
     out.send(sealed, to);

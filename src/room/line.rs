@@ -23,6 +23,10 @@ const NEWCOMERS: u64 = 5_000_000;
 /// A line is new until its receiver has been heard for this long: time enough for the first probes.
 const NEW_FOR: Duration = Duration::from_secs(3);
 
+/// The last picture is not given up before it takes more than this many times the estimate: estimates err, and one
+/// that was taken away cannot show that the line is better than it seemed.
+const DOUBT: u64 = 2;
+
 /// From this much standing queue on, less is handed out than the estimate, so that the queue goes away.
 const TALL_QUEUE: Duration = Duration::from_millis(40);
 
@@ -85,34 +89,40 @@ impl Line {
     /// Bit/s that may be handed out to `requests`.
     fn available(&self, requests: &[Request<'_, ConsumerId>], now: Instant) -> u64 {
         let Some(estimate) = self.estimate() else { return u64::MAX };
-        let is_young = |at| now.saturating_duration_since(at) < NEW_FOR;
-        let warned = !matches!(
-            self.estimator.reason(),
-            Reason::Initial | Reason::Growth | Reason::Probe | Reason::Limits
-        );
-        if warned || !self.heard_at.is_none_or(is_young) {
-            return estimate - estimate * self.drained() / 100;
-        }
         let (audio, video): (Vec<_>, Vec<_>) =
             requests.iter().partition(|request| request.kind == Kind::Audio);
         let audio: u64 = audio.into_iter().filter_map(lowest).sum();
         let video = video.into_iter().filter_map(lowest);
         let all = audio + video.clone().sum::<u64>();
         let one = audio + video.min().unwrap_or(0);
-        estimate.max(all.min(NEWCOMERS)).max(one)
+        if self.is_new(now) {
+            return estimate.max(all.min(NEWCOMERS)).max(one);
+        }
+        let drained = estimate - estimate * self.drained(now) / 100;
+        drained.max(one.min(estimate.saturating_mul(DOUBT)))
+    }
+
+    /// Whether too little has been heard to trust the estimate, and nothing bad.
+    fn is_new(&self, now: Instant) -> bool {
+        let is_young = |at| now.saturating_duration_since(at) < NEW_FOR;
+        let warned = !matches!(
+            self.estimator.reason(),
+            Reason::Initial | Reason::Growth | Reason::Probe | Reason::Limits
+        );
+        !warned && self.heard_at.is_none_or(is_young)
     }
 
     /// Whether what is sent waits long in front of the line.
-    pub(super) fn is_queueing(&self) -> bool {
-        self.estimator.queueing() >= TALL_QUEUE
+    pub(super) fn is_queueing(&self, now: Instant) -> bool {
+        self.estimator.queueing(now) >= TALL_QUEUE
     }
 
     /// Percent of the estimate that the line needs for what waits in front of it.
-    fn drained(&self) -> u64 {
-        if !self.is_queueing() {
+    fn drained(&self, now: Instant) -> u64 {
+        if !self.is_queueing(now) {
             return 0;
         }
-        (self.estimator.queueing().as_millis() as u64 * DRAINED / 1000).min(MOST_DRAINED)
+        (self.estimator.queueing(now).as_millis() as u64 * DRAINED / 1000).min(MOST_DRAINED)
     }
 
     /// What the estimate would have to be for all wishes to be granted, in bit/s.
@@ -187,7 +197,7 @@ impl Engine {
         // What was asked for again, too, needs room.
         let spare = available.saturating_sub(outcome.granted).max(available / 8);
         path.pacer.set_spare(is_measured.then_some(spare), now);
-        let is_full = line.estimator.queueing() >= FULL_QUEUE;
+        let is_full = line.estimator.queueing(now) >= FULL_QUEUE;
         (line.desired, line.granted) = (outcome.desired, outcome.granted);
         for (consumer, grant) in keys.into_iter().zip(outcome.grants) {
             let consumer = &mut consumers[consumer];

@@ -11,6 +11,7 @@
 mod commands;
 mod consumer;
 mod counters;
+mod equalise;
 mod feedback;
 mod figures;
 mod forward;

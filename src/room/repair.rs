@@ -130,7 +130,7 @@ impl Engine {
     /// Whether a packet may be sent again, and its length.
     fn may_resend(&mut self, now: Instant, key: usize, packet: Waiting) -> Result<usize, Drop> {
         let len = self.resend_len(packet).ok_or(Drop::NotInHistory)?;
-        if self.is_moot(key, packet) {
+        if self.is_moot(now, key, packet) {
             return Err(Drop::ResendBudget);
         }
         let (path, consumer) = (&mut self.paths[key], &mut self.consumers[packet.consumer]);
@@ -144,9 +144,9 @@ impl Engine {
 
     /// Whether the receiver can do without a packet, and the line has no room for it: the stream has gone over to
     /// another encoding since.
-    pub(super) fn is_moot(&self, key: usize, packet: Waiting) -> bool {
+    pub(super) fn is_moot(&self, now: Instant, key: usize, packet: Waiting) -> bool {
         let consumer = &self.consumers[packet.consumer];
-        let is_queueing = self.paths[key].line.as_ref().is_some_and(|line| line.is_queueing());
+        let is_queueing = self.paths[key].line.as_ref().is_some_and(|line| line.is_queueing(now));
         is_queueing
             && consumer
                 .find(packet.wire)

@@ -246,6 +246,30 @@ fn who_knows_remb_only_is_told_and_heard_by_it() {
     }
 }
 
+/// A camera of one size cannot be sent smaller: it goes on while the line carries most of it.
+#[test]
+fn the_only_picture_is_not_given_up_lightly() {
+    let weather = Weather { delay: Duration::from_millis(30), ..Weather::CALM };
+    let mut world = World::new(47, 1, weather);
+    let (publisher, viewer) = (world.join(0), world.join(0));
+    let source = camera(&world, 500).remove(1);
+    let video = world.publish(publisher, vec![source]);
+    let (consumer, ssrc) = world.consume(viewer, video);
+    let mut call = Call { world, viewer, consumer, ssrc };
+    call.world.run(seconds(5));
+    call.world.network.lines.insert(viewer, Line::new(450_000, QUEUE));
+    call.world.run(seconds(20));
+    assert_eq!(call.count(What::Pause, Why::BandwidthShort), 0, "it takes some 510 kbit/s");
+    call.world.network.lines.insert(viewer, Line::new(120_000, QUEUE));
+    call.world.run(seconds(20));
+    assert!(call.count(What::Pause, Why::BandwidthShort) > 0, "that is hopeless");
+    call.world.network.lines.insert(viewer, Line::new(5_000_000, QUEUE));
+    let back = call.time_to(|layer| layer == 0, seconds(15)).expect("it comes back");
+    call.world.run(seconds(10));
+    println!("the only picture is back {:.1} s after the line", back.as_secs_f64());
+    assert_eq!(call.layer(), Some(0));
+}
+
 /// Probes are the server's own doing: nothing is probed where nobody wants more than there is.
 #[test]
 fn a_line_that_carries_everything_wanted_is_not_probed_for_more() {

@@ -168,7 +168,11 @@ impl Source {
         let count = self.packets_per_frame;
         (0..count)
             .map(|index| {
-                let payload = self.payload(&stamp, index == 0);
+                let mut payload = self.payload(&stamp, index == 0);
+                // Browsers divide a frame into packets that differ by a byte, the longer ones last.
+                if self.kind == MediaKind::Video && index < count / 2 {
+                    payload.pop();
+                }
                 let marker = index + 1 == count;
                 self.packet(since_start, marker, None, false, &payload, twcc)
             })
@@ -353,6 +357,8 @@ pub struct Received {
     pub timestamp: u32,
     /// Bytes of payload.
     pub len: usize,
+    /// Bytes of the packet, header and padding included.
+    pub whole: usize,
     pub stamp: Stamp,
 }
 
@@ -424,7 +430,8 @@ impl Sink {
             view.arrive(seq, &Image::new(header, packet, payload));
         }
         assert_eq!(stamp.source, self.source, "nobody else's media");
-        let received = Received { timestamp: header.timestamp, len: payload.len(), stamp };
+        let (timestamp, len, whole) = (header.timestamp, payload.len(), packet.len());
+        let received = Received { timestamp, len, whole, stamp };
         for (id, data) in Elements::of(header, packet) {
             if id == CONSUMER_MID_ID {
                 self.mids.push(Mid::new(data).expect("a valid MID"));
