@@ -27,6 +27,14 @@ impl SenderClock {
         (self.ntp.wrapping_add(ntp_duration(elapsed)), self.rtp.wrapping_add(units))
     }
 
+    /// What added to timestamps of `other`, another stream of the same sender, makes them this one's: those of
+    /// the same moment become equal.
+    pub fn shift_from(&self, other: &Self, rate: u32) -> u32 {
+        let ahead = other.ntp.wrapping_sub(self.ntp) as i64;
+        let units = (i128::from(ahead) * i128::from(rate)) >> 32;
+        self.rtp.wrapping_sub(other.rtp).wrapping_add(units as u32)
+    }
+
     /// The report's NTP timestamp.
     pub fn ntp(&self) -> u64 {
         self.ntp
@@ -40,6 +48,46 @@ impl SenderClock {
     /// When the report came in.
     pub fn received_at(&self) -> Instant {
         self.received_at
+    }
+}
+
+/// How the timestamps of one source become those of an outgoing stream: in step with the source, but where that
+/// would step back behind what was sent before, a little later, and soon in step again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retiming {
+    /// Added when in step.
+    shift: u32,
+    /// The source's first timestamp, and how much later than in step it leaves.
+    first: u32,
+    lag: u32,
+}
+
+impl Retiming {
+    /// Always in step.
+    pub const fn by(shift: u32) -> Self {
+        Self { shift, first: 0, lag: 0 }
+    }
+
+    /// Begins with the source's timestamp `first`, which leaves as `earliest` if it would leave before that.
+    pub fn beginning(shift: u32, first: u32, earliest: u32) -> Self {
+        let lag = earliest.wrapping_sub(first.wrapping_add(shift));
+        // More than half the circle: it is not behind, but ahead.
+        let lag = if lag > u32::MAX / 2 { 0 } else { lag };
+        Self { shift, first, lag }
+    }
+
+    /// The outgoing form of the source's timestamp `incoming`.
+    pub fn apply(&self, incoming: u32) -> u32 {
+        // Sixteen units of the source take one, until it is in step: timestamps never step back, whatever their
+        // order of arrival.
+        let since = i64::from(incoming.wrapping_sub(self.first) as i32).max(0);
+        let left = i64::from(self.lag) - since * 15 / 16;
+        incoming.wrapping_add(self.shift).wrapping_add(left.max(0) as u32)
+    }
+
+    /// What is added to timestamps when they are in step.
+    pub fn shift(&self) -> u32 {
+        self.shift
     }
 }
 
@@ -79,6 +127,34 @@ mod tests {
             (ntp as f64 / 2f64.powi(32)) - f64::from(rtp) / 48_000.0
         };
         assert!((line(1) - line(250)).abs() < 1e-4);
+    }
+
+    #[test]
+    fn streams_of_one_sender_are_brought_in_step() {
+        let start = Instant::now();
+        let (one, other) =
+            (SenderClock::new(7 << 32, 1000, start), SenderClock::new(9 << 32, 500_000, start));
+        // Two seconds lie between the reports.
+        assert_eq!(500_000u32.wrapping_add(one.shift_from(&other, 90_000)), 181_000);
+        assert_eq!(1000u32.wrapping_add(other.shift_from(&one, 90_000)), 320_000);
+    }
+
+    #[test]
+    fn what_would_step_back_is_soon_in_step() {
+        let retiming = Retiming::beginning(u32::MAX - 999, 5000, 13_000);
+        assert_eq!(retiming.apply(5000), 13_000);
+        let mut last = 13_000;
+        for incoming in (8000..60_000).step_by(3000) {
+            let outgoing = retiming.apply(incoming);
+            assert!(outgoing > last);
+            assert!(incoming < 14_600 || outgoing == incoming - 1000, "in step");
+            last = outgoing;
+        }
+        assert_eq!(
+            Retiming::beginning(10, 5000, 4000),
+            Retiming { lag: 0, ..Retiming::beginning(10, 5000, 4000) }
+        );
+        assert_eq!(Retiming::beginning(10, 5000, 4000).apply(5000), 5010);
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Bodies of the fuzz targets of one stream's state machines: the bytes are a list of operations, and
 //! what must always hold is checked after each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::media::bandwidth::{self, Estimator, SentKind};
+use crate::media::clock::Retiming;
 use crate::media::history::{History, Limits};
 use crate::media::nack::{Arrived, MAX_AGE, MAX_MISSING, NackGenerator};
+use crate::media::rewrite::{Numbers, Rewriter};
 use crate::wire::MAX_DATAGRAM;
 use crate::wire::seq::SeqNo;
 
@@ -110,6 +113,98 @@ pub fn history(data: &[u8], start: Instant) {
     }
 }
 
+/// Packets of two encodings for the rewriter, left out or not, and switches between them.
+///
+/// # Panics
+/// When a number is given out twice, or leads back to another packet than the one that it went out with.
+pub fn rewrite(data: &[u8]) {
+    let mut rewriter = Rewriter::new(SeqNo(100));
+    let (mut current, mut newest) = (0, [FIRST; 2]);
+    // What went out under each number; `None` if it cannot be asked for any more, or was empty.
+    let mut given = BTreeMap::<SeqNo, Option<(u8, SeqNo, u16)>>::new();
+    rewriter.cut(0, SeqNo(FIRST), Retiming::default(), 0);
+    for operation in operations(data) {
+        let encoding = if operation.kind % 8 == 6 { 1 - current } else { current };
+        let seq = operation.number(newest[usize::from(encoding)]);
+        let payload = u16::from(operation.kind >> 4);
+        match operation.kind % 8 {
+            0..=3 | 6 => {
+                if let Some(Numbers { seq: out, payload, .. }) =
+                    rewriter.map(encoding, seq, payload)
+                {
+                    let before = given.insert(out, Some((encoding, seq, payload)));
+                    assert!(before.is_none(), "{out:?} twice");
+                    newest[usize::from(encoding)] = seq.0.max(newest[usize::from(encoding)]);
+                }
+            }
+            4 => {
+                let filler = rewriter.skip(encoding, seq, Some(payload));
+                let before = filler.and_then(|filler| given.insert(filler.seq, None));
+                assert!(before.is_none(), "{before:?} twice");
+            }
+            5 => {
+                current = operation.low % 2;
+                newest[usize::from(current)] = seq.0;
+                rewriter.cut(current, seq, Retiming::default(), payload);
+            }
+            _ => {
+                let forgotten = operation.low % 2;
+                rewriter.forget(forgotten);
+                let entries = given.values_mut();
+                for entry in entries.filter(|e| e.is_some_and(|(of, _, _)| of == forgotten)) {
+                    *entry = None;
+                }
+            }
+        }
+        if let Some((encoding, seq, numbers)) = rewriter.find(operation.high as u16) {
+            let entry = given.get(&numbers.seq);
+            assert_eq!(entry, Some(&Some((encoding, seq, numbers.payload))), "{:?}", numbers.seq);
+        }
+    }
+}
+
+/// Packets, feedback, wishes and time for the bandwidth estimator, from `start` on.
+///
+/// # Panics
+/// When its figures leave their limits.
+pub fn bandwidth(data: &[u8], start: Instant) {
+    let limits = bandwidth::Limits::default();
+    let (mut now, mut estimator) = (start, Estimator::new(start, limits));
+    let (mut newest, mut cluster) = (0u16, None);
+    for operation in operations(data) {
+        let seq = operation.number(u64::from(newest) + FIRST).wire();
+        let (high, low) = (operation.high, operation.low);
+        match operation.kind % 8 {
+            0 | 1 => {
+                let kind = cluster.filter(|_| low > 200).map_or(SentKind::Media, SentKind::Probe);
+                for _ in 0..low % 16 {
+                    estimator.sent(newest, now, high as u16, kind);
+                    newest = newest.wrapping_add(1);
+                }
+            }
+            2 | 3 => {
+                let first = if low > 200 { seq } else { newest.wrapping_sub(u16::from(low % 64)) };
+                let numbers = (0..u16::from(low)).map(|i| first.wrapping_add(i));
+                let delta =
+                    |seq: u16| (seq % 7 != u16::from(low % 7)).then_some(high >> (low % 16));
+                let time = i32::from(high) << (low % 12);
+                estimator.feedback(now, numbers.map(|seq| (seq, delta(seq))), time);
+            }
+            4 => now += operation.wait(),
+            5 => cluster = estimator.poll_probe(now, wide(high)).map(|p| p.cluster).or(cluster),
+            6 => drop(estimator.remb(now, wide(high))),
+            _ => drop(estimator.handle_timeout(now)),
+        }
+        assert!((limits.min..=limits.max).contains(&estimator.estimate()));
+        assert!((0.0..=1.0).contains(&estimator.loss()));
+    }
+}
+
+/// Any order of magnitude.
+fn wide(value: i16) -> u64 {
+    u64::from(value as u16) << (value as u16 % 48)
+}
+
 fn check_history(history: &History<usize>, limits: &Limits) {
     assert!(history.bytes() <= limits.bytes && history.packets() <= limits.packets);
     let mut last = None;
@@ -137,6 +232,8 @@ mod tests {
             let start = Instant::now();
             nack(&data, start);
             history(&data, start);
+            rewrite(&data);
+            bandwidth(&data, start);
         }
     }
 }

@@ -1,11 +1,19 @@
 //! Renumbering: a consumer sees one unbroken stream, whatever its producer does.
 
+use crate::media::clock::Retiming;
 use crate::wire::seq::SeqNo;
 
 /// How many renumberings are remembered, for packets that arrive late and for those that are asked for
 /// again. One is made per gap that is closed (a pause, a dropped frame, a switch of encoding): 32 reach back
 /// a second or more.
 const MAX_SHIFTS: usize = 32;
+
+/// How many outgoing numbers are told apart as given out or not: a second of 4K video, as long as the
+/// history keeps packets that may be asked for again.
+const REMEMBERED: u64 = 2048;
+
+/// In place of an encoding, of which there are never so many, whose numbers mean nothing any more.
+const FORGOTTEN: u8 = u8::MAX;
 
 /// How packets of one encoding are renumbered from one of them on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,8 +23,8 @@ struct Shift<P> {
     from: SeqNo,
     /// Outgoing number minus incoming number.
     sequence: i64,
-    /// Outgoing timestamp minus incoming timestamp.
-    timestamp: u32,
+    /// What becomes of timestamps.
+    timing: Retiming,
     /// What else changes inside the payload.
     payload: P,
 }
@@ -32,8 +40,8 @@ impl<P> Shift<P> {
 pub struct Numbers<P> {
     /// Its sequence number.
     pub seq: SeqNo,
-    /// Added to its timestamp.
-    pub timestamp_shift: u32,
+    /// What becomes of its timestamp.
+    pub timing: Retiming,
     /// What else changes inside the payload.
     pub payload: P,
 }
@@ -51,6 +59,43 @@ pub struct Rewriter<P> {
     shifts: Vec<Shift<P>>,
     /// Highest incoming number mapped or skipped under the newest shift.
     highest: SeqNo,
+    /// Numbers that went out with a packet, and those that went out with nothing in it.
+    sent: Marks,
+    filled: Marks,
+    /// Numbers of packets that were given a marker bit.
+    ended: Marks,
+}
+
+/// One bit for each of the newest [`REMEMBERED`] outgoing numbers.
+#[derive(Debug)]
+struct Marks([u64; REMEMBERED as usize / 64]);
+
+impl Marks {
+    fn has(&self, seq: SeqNo) -> bool {
+        self.0[Self::word(seq)] & Self::bit(seq) != 0
+    }
+
+    fn put(&mut self, seq: SeqNo) {
+        self.0[Self::word(seq)] |= Self::bit(seq);
+    }
+
+    fn remove(&mut self, seq: SeqNo) {
+        self.0[Self::word(seq)] &= !Self::bit(seq);
+    }
+
+    fn word(seq: SeqNo) -> usize {
+        (seq.0 % REMEMBERED / 64) as usize
+    }
+
+    fn bit(seq: SeqNo) -> u64 {
+        1 << (seq.0 % 64)
+    }
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self([0; REMEMBERED as usize / 64])
+    }
 }
 
 impl<P: Copy + Default + PartialEq> Rewriter<P> {
@@ -58,55 +103,65 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     /// assumes that (RFC 3711 §3.3.1).
     pub fn new(first: SeqNo) -> Self {
         debug_assert_eq!(first.rollovers(), 0);
-        Self { next: first, shifts: Vec::new(), highest: SeqNo(0) }
+        Self {
+            next: first,
+            shifts: Vec::new(),
+            highest: SeqNo(0),
+            sent: Marks::default(),
+            filled: Marks::default(),
+            ended: Marks::default(),
+        }
     }
 
     /// The stream goes on with packet `first` of `encoding`, directly behind what was sent last, with
-    /// `timestamp` added to its timestamps. What arrives later from before the cut is not mapped.
-    pub fn cut(&mut self, encoding: u8, first: SeqNo, timestamp: u32, payload: P) {
+    /// its timestamps changed by `timing`. What arrives later from before the cut is not mapped.
+    pub fn cut(&mut self, encoding: u8, first: SeqNo, timing: Retiming, payload: P) {
         let sequence = self.next.0.wrapping_sub(first.0) as i64;
-        self.push(Shift { encoding, from: first, sequence, timestamp, payload });
+        self.push(Shift { encoding, from: first, sequence, timing, payload });
         self.highest = SeqNo(first.0.saturating_sub(1));
     }
 
     /// The numbers of `encoding` begin anew: another source sends it. What is remembered of the old ones
     /// would give their numbers out twice.
     pub fn forget(&mut self, encoding: u8) {
-        self.shifts.retain(|shift| shift.encoding != encoding);
+        // Their numbers stay taken: what stands before them in the list does not hold for them.
+        for shift in self.shifts.iter_mut().filter(|shift| shift.encoding == encoding) {
+            shift.encoding = FORGOTTEN;
+        }
     }
 
     /// The numbers of incoming packet `seq` of `encoding`, whose payload changes by `payload` if it is the
     /// newest; a late one changes as its neighbours did. `None` if it lies before the last cut of its
-    /// encoding, or is too late to be told apart from packets that were left out.
+    /// encoding, or is too late to be told apart from packets that were left out. No number is given twice.
     pub fn map(&mut self, encoding: u8, seq: SeqNo, payload: P) -> Option<Numbers<P>> {
         self.set_payload(encoding, seq, payload);
-        let index = self.shifts.iter().rposition(|s| s.encoding == encoding && s.from <= seq)?;
-        let shift = &self.shifts[index];
-        let outgoing = shift.outgoing(seq);
-        // A later shift's numbers are taken: this packet came from beyond a switch.
-        if let Some(later) = self.shifts.get(index + 1)
-            && outgoing >= later.outgoing(later.from)
-        {
-            return None;
-        }
-        let numbers = numbers(shift, outgoing);
-        if index + 1 == self.shifts.len() {
-            self.highest = self.highest.max(seq);
-            self.next = self.next.max(SeqNo(outgoing.0 + 1));
-        }
+        let numbers = self.take(encoding, seq)?;
+        self.sent.put(numbers.seq);
         Some(numbers)
     }
 
-    /// Leaves incoming packet `seq` of the current encoding out, without a gap if it is the newest one. If
-    /// later packets went out already, their numbers stand and the receiver sees one loss.
-    pub fn skip(&mut self, seq: SeqNo) {
-        let Some(last) = self.shifts.last_mut() else { return };
-        if seq <= self.highest {
-            return;
+    /// Leaves incoming packet `seq` of the current `encoding` out, without a gap if it is the newest one; the
+    /// payloads behind it then change by `behind`, if that is known. If later packets went out already, their
+    /// numbers stand: then the numbers are returned under which an empty packet has to go, so that the receiver
+    /// does not take the gap for a loss.
+    pub fn skip(&mut self, encoding: u8, seq: SeqNo, behind: Option<P>) -> Option<Numbers<P>> {
+        if seq > self.highest {
+            self.close(seq, behind);
+            return None;
         }
+        let numbers = self.take(encoding, seq)?;
+        self.filled.put(numbers.seq);
+        Some(numbers)
+    }
+
+    /// Closes up over `seq`, which lies behind everything so far.
+    fn close(&mut self, seq: SeqNo, behind: Option<P>) {
+        let Some(last) = self.shifts.last_mut() else { return };
         let is_next = seq.0 == self.highest.0 + 1;
         self.highest = seq;
-        let next = Shift { from: SeqNo(seq.0 + 1), sequence: last.sequence - 1, ..*last };
+        let payload = behind.unwrap_or(last.payload);
+        let from = SeqNo(seq.0 + 1);
+        let next = Shift { from, sequence: last.sequence - 1, payload, ..*last };
         // A shift under which nothing was mapped is of no use to anybody.
         if is_next && last.from == seq {
             *last = next;
@@ -115,21 +170,71 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
         }
     }
 
-    /// Which packet went out with the wire number `wire`, and with what numbers; `None` if that is too long
-    /// ago.
+    /// Which packet went out with the wire number `wire`, and with what numbers; `None` if none did, or too
+    /// long ago.
     pub fn find(&self, wire: u16) -> Option<(u8, SeqNo, Numbers<P>)> {
         let outgoing = self.next.nearest(wire);
-        if outgoing >= self.next {
+        if !self.is_remembered(outgoing) || !self.sent.has(outgoing) {
             return None;
         }
         let shift = self.shifts.iter().rfind(|s| s.outgoing(s.from) <= outgoing)?;
+        if shift.encoding == FORGOTTEN {
+            return None;
+        }
         let incoming = SeqNo(outgoing.0.wrapping_add_signed(-shift.sequence));
         Some((shift.encoding, incoming, numbers(shift, outgoing)))
     }
 
-    /// Added to the timestamps of the newest packets.
+    /// The packet that has just gone out as `seq` was given a marker bit.
+    pub fn mark(&mut self, seq: SeqNo) {
+        self.ended.put(seq);
+    }
+
+    /// Whether the packet that went out as `seq`, which [`Self::find`] has found, was given a marker bit.
+    pub fn is_marked(&self, seq: SeqNo) -> bool {
+        self.ended.has(seq)
+    }
+
+    /// Added to the timestamps of the newest packets when they are in step.
     pub fn timestamp_shift(&self) -> u32 {
-        self.shifts.last().map_or(0, |shift| shift.timestamp)
+        self.shifts.last().map_or(0, |shift| shift.timing.shift())
+    }
+
+    /// The numbers that belong to a packet, if nothing has gone out under them.
+    fn take(&mut self, encoding: u8, seq: SeqNo) -> Option<Numbers<P>> {
+        let index = self.shifts.iter().rposition(|s| s.encoding == encoding && s.from <= seq)?;
+        let (shift, later) = (self.shifts[index], &self.shifts[index + 1..]);
+        let outgoing = shift.outgoing(seq);
+        // A later shift's numbers are taken: this packet came from beyond a switch.
+        if later.iter().any(|later| outgoing >= later.outgoing(later.from)) {
+            return None;
+        }
+        let is_free = outgoing >= self.next
+            || self.is_remembered(outgoing)
+                && !self.sent.has(outgoing)
+                && !self.filled.has(outgoing);
+        if !is_free {
+            return None;
+        }
+        if later.is_empty() {
+            self.highest = self.highest.max(seq);
+        }
+        self.advance(SeqNo(outgoing.0 + 1));
+        Some(numbers(&shift, outgoing))
+    }
+
+    fn is_remembered(&self, outgoing: SeqNo) -> bool {
+        outgoing < self.next && self.next.0 - outgoing.0 <= REMEMBERED
+    }
+
+    /// Numbers up to `next` count as behind us.
+    fn advance(&mut self, next: SeqNo) {
+        for seq in self.next.0.max(next.0.saturating_sub(REMEMBERED))..next.0 {
+            self.sent.remove(SeqNo(seq));
+            self.filled.remove(SeqNo(seq));
+            self.ended.remove(SeqNo(seq));
+        }
+        self.next = self.next.max(next);
     }
 
     fn set_payload(&mut self, encoding: u8, seq: SeqNo, payload: P) {
@@ -156,7 +261,7 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
 }
 
 fn numbers<P: Copy>(shift: &Shift<P>, seq: SeqNo) -> Numbers<P> {
-    Numbers { seq, timestamp_shift: shift.timestamp, payload: shift.payload }
+    Numbers { seq, timing: shift.timing, payload: shift.payload }
 }
 
 #[cfg(test)]
@@ -166,7 +271,7 @@ mod tests {
 
     fn started_at(incoming: u64) -> Rewriter<()> {
         let mut rewriter = Rewriter::new(SeqNo(100));
-        rewriter.cut(0, SeqNo(incoming), 0, ());
+        rewriter.cut(0, SeqNo(incoming), Retiming::by(0), ());
         rewriter
     }
 
@@ -186,25 +291,52 @@ mod tests {
     fn what_is_left_out_leaves_no_gap() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
-        rewriter.skip(SeqNo(11));
-        rewriter.skip(SeqNo(12));
+        assert_eq!(rewriter.skip(0, SeqNo(11), None), None);
+        assert_eq!(rewriter.skip(0, SeqNo(12), None), None);
         assert_eq!(map(&mut rewriter, 13), Some(101));
     }
 
     #[test]
-    fn a_packet_skipped_late_is_a_loss_and_renumbers_nothing() {
+    fn a_packet_skipped_late_renumbers_nothing_and_has_its_number_filled_once() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
         map(&mut rewriter, 12);
-        rewriter.skip(SeqNo(11));
+        let filler = rewriter.skip(0, SeqNo(11), None).expect("a hole");
+        assert_eq!(filler.seq, SeqNo(101));
+        assert_eq!(rewriter.skip(0, SeqNo(11), None), None);
+        assert_eq!(map(&mut rewriter, 11), None, "its number is taken");
         assert_eq!(map(&mut rewriter, 13), Some(103));
+    }
+
+    #[test]
+    fn only_what_was_sent_can_be_found_again() {
+        let mut rewriter = started_at(10);
+        map(&mut rewriter, 10);
+        map(&mut rewriter, 13);
+        rewriter.skip(0, SeqNo(11), None);
+        assert_eq!(rewriter.find(101), None, "left out");
+        assert_eq!(rewriter.find(102), None, "not come yet");
+        map(&mut rewriter, 12);
+        assert_eq!(rewriter.find(102).map(|(_, seq, _)| seq), Some(SeqNo(12)));
+        map(&mut rewriter, 13 + REMEMBERED);
+        assert_eq!(rewriter.find(102), None, "too long ago");
+    }
+
+    /// RFC 3711 §9.1: one number, one packet, or the cipher is broken.
+    #[test]
+    fn no_number_is_given_out_twice() {
+        let mut rewriter = started_at(10);
+        assert_eq!(map(&mut rewriter, 10), Some(100));
+        assert_eq!(map(&mut rewriter, 10), None);
+        assert_eq!(map(&mut rewriter, 10 + REMEMBERED), Some(100 + REMEMBERED));
+        assert_eq!(map(&mut rewriter, 10), None, "too late to be told apart");
     }
 
     #[test]
     fn late_packets_from_before_a_skip_keep_their_numbers() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
-        rewriter.skip(SeqNo(12));
+        rewriter.skip(0, SeqNo(12), None);
         assert_eq!(map(&mut rewriter, 13), Some(102));
         assert_eq!(map(&mut rewriter, 11), Some(101));
     }
@@ -213,9 +345,32 @@ mod tests {
     fn a_cut_continues_without_a_gap() {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
-        rewriter.cut(0, SeqNo(500), 0, ());
+        rewriter.cut(0, SeqNo(500), Retiming::by(0), ());
         assert_eq!(map(&mut rewriter, 500), Some(101));
         assert_eq!(map(&mut rewriter, 11), None, "its number is taken");
+    }
+
+    /// Numbers are kept for packets that are late; whoever takes one of them may be the newest.
+    #[test]
+    fn what_is_overtaken_by_a_left_out_packet_keeps_its_number_until_a_cut() {
+        let mut rewriter = started_at(10);
+        map(&mut rewriter, 10);
+        assert_eq!(rewriter.skip(0, SeqNo(13), None), None);
+        assert_eq!(map(&mut rewriter, 11), Some(101));
+        assert_eq!(rewriter.find(101).map(|(_, seq, _)| seq), Some(SeqNo(11)));
+        rewriter.cut(1, SeqNo(500), Retiming::by(0), ());
+        assert_eq!(rewriter.map(1, SeqNo(500), ()).map(|n| n.seq), Some(SeqNo(102)));
+        assert_eq!(map(&mut rewriter, 12), None, "its number is taken");
+        assert_eq!(rewriter.map(1, SeqNo(501), ()).map(|n| n.seq), Some(SeqNo(103)));
+    }
+
+    #[test]
+    fn a_number_behind_the_newest_one_is_filled_too() {
+        let mut rewriter = started_at(10);
+        map(&mut rewriter, 10);
+        assert_eq!(rewriter.skip(0, SeqNo(12), None), None);
+        assert_eq!(rewriter.skip(0, SeqNo(11), None).map(|n| n.seq), Some(SeqNo(101)));
+        assert_eq!(map(&mut rewriter, 13), Some(102));
     }
 
     #[test]
@@ -223,9 +378,9 @@ mod tests {
         let mut rewriter = started_at(10);
         map(&mut rewriter, 10);
         map(&mut rewriter, 12);
-        rewriter.cut(1, SeqNo(9000), 77, ());
+        rewriter.cut(1, SeqNo(9000), Retiming::by(77), ());
         let switched = rewriter.map(1, SeqNo(9000), ()).expect("the newest packet");
-        assert_eq!((switched.seq.0, switched.timestamp_shift), (103, 77));
+        assert_eq!((switched.seq.0, switched.timing), (103, Retiming::by(77)));
         assert_eq!(map(&mut rewriter, 11), Some(101));
         assert_eq!(map(&mut rewriter, 13), None, "beyond the switch");
     }
@@ -235,12 +390,12 @@ mod tests {
         let mut rewriter = started_at(65_530);
         for seq in 65_530..65_560 {
             if seq % 5 == 4 {
-                rewriter.skip(SeqNo(seq))
+                rewriter.skip(0, SeqNo(seq), None);
             } else {
                 map(&mut rewriter, seq);
             }
         }
-        rewriter.cut(1, SeqNo(7), 3, ());
+        rewriter.cut(1, SeqNo(7), Retiming::by(3), ());
         let sent = rewriter.map(1, SeqNo(7), ()).expect("the newest packet");
         assert_eq!(rewriter.find(sent.seq.wire()), Some((1, SeqNo(7), sent)));
         let (encoding, seq, numbers) = rewriter.find(101).expect("sent before");
@@ -252,7 +407,7 @@ mod tests {
     #[test]
     fn payload_shifts_are_found_again() {
         let mut rewriter = Rewriter::new(SeqNo(100));
-        rewriter.cut(0, SeqNo(10), 0, 0);
+        rewriter.cut(0, SeqNo(10), Retiming::by(0), 0);
         for (seq, payload) in [(10, 5), (11, 5), (13, 6), (14, 6)] {
             assert_eq!(rewriter.map(0, SeqNo(seq), payload).expect("newest").payload, payload);
         }
@@ -260,6 +415,20 @@ mod tests {
         assert_eq!((late.seq, late.payload), (SeqNo(102), 5));
         let payload = |wire| rewriter.find(wire).expect("sent").2.payload;
         assert_eq!([100, 101, 102, 103, 104].map(payload), [5, 5, 5, 6, 6]);
+    }
+
+    /// A late packet between two that were left out changes as its own neighbours would have.
+    #[test]
+    fn payloads_behind_a_left_out_packet_are_those_that_were_announced() {
+        let mut rewriter = Rewriter::new(SeqNo(100));
+        rewriter.cut(0, SeqNo(10), Retiming::by(0), 7);
+        rewriter.map(0, SeqNo(10), 7);
+        assert_eq!(rewriter.skip(0, SeqNo(11), Some(6)), None);
+        assert_eq!(rewriter.skip(0, SeqNo(13), Some(5)), None);
+        let late = rewriter.map(0, SeqNo(12), 6).expect("late");
+        assert_eq!((late.seq, late.payload), (SeqNo(101), 6));
+        assert_eq!(rewriter.map(0, SeqNo(14), 5).expect("newest").payload, 5);
+        assert_eq!(rewriter.find(101).expect("sent").2.payload, 6);
     }
 
     /// RFC 3711 §9.1: one number, one packet, or the cipher is broken.
@@ -271,9 +440,20 @@ mod tests {
         });
         rewriter.forget(0);
         assert_eq!(map(&mut rewriter, 1050), None);
-        rewriter.cut(0, SeqNo(1050), 0, ());
+        rewriter.cut(0, SeqNo(1050), Retiming::by(0), ());
         assert_eq!(map(&mut rewriter, 1050), Some(200));
         assert_eq!(map(&mut rewriter, 1049), None);
+    }
+
+    #[test]
+    fn what_a_former_source_sent_is_not_found_among_others() {
+        let mut rewriter = started_at(10);
+        map(&mut rewriter, 10);
+        rewriter.cut(1, SeqNo(500), Retiming::by(0), ());
+        let sent = rewriter.map(1, SeqNo(500), ()).expect("newest");
+        rewriter.forget(1);
+        assert_eq!(rewriter.find(sent.seq.wire()), None);
+        assert_eq!(rewriter.find(100).map(|(_, seq, _)| seq), Some(SeqNo(10)));
     }
 
     proptest! {
@@ -288,10 +468,12 @@ mod tests {
             let mut last = None;
             for (jump, action) in steps {
                 match action {
-                    0..=3 => rewriter.skip(SeqNo(seq)),
+                    0..=3 => {
+                        rewriter.skip(encoding, SeqNo(seq), None);
+                    }
                     4 => {
                         encoding = 1 - encoding;
-                        rewriter.cut(encoding, SeqNo(seq), u32::from(encoding), ());
+                        rewriter.cut(encoding, SeqNo(seq), Retiming::by(u32::from(encoding)), ());
                     }
                     _ => {
                         let out = rewriter.map(encoding, SeqNo(seq), ()).expect("newest packet");

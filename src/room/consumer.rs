@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::id::{ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
 use crate::media::allocation::{self, Grant, Reason};
+use crate::media::clock::Retiming;
 use crate::media::history::RecentResends;
 use crate::media::layers::{Layer, PayloadShift, PictureIds, Selector, Structure, Verdict};
 use crate::media::rewrite::{Numbers, Rewriter};
@@ -157,6 +158,8 @@ pub(super) struct Admitted {
     pub(super) payload: PayloadShift,
     /// The stream begins with it, or goes over to its encoding.
     pub(super) switched: bool,
+    /// It was left out too late to close the gap: an empty packet takes its number.
+    pub(super) filler: bool,
 }
 
 impl Consumer {
@@ -383,7 +386,7 @@ impl Consumer {
     pub(super) fn admit(
         &mut self,
         packet: &Opened,
-        clock_rate: u32,
+        source: &Producer,
         now: Instant,
     ) -> Option<Admitted> {
         if self.paused {
@@ -394,11 +397,9 @@ impl Consumer {
             self.journal.note(What::Drop, Why::NotNegotiated, now);
         }
         let Some(mapping) = mapping.copied().filter(|_| packet.payload_len > 0) else {
-            // Padding, or a codec that this peer does not take: left out without a gap.
-            if self.encoding == Some(packet.encoding) {
-                self.rewriter.skip(packet.seq);
-            }
-            return None;
+            // Padding, or a codec that this peer does not take.
+            let is_current = self.encoding == Some(packet.encoding);
+            return if is_current { self.leave_out(packet, None, now) } else { None };
         };
         let (verdict, payload) = match &mut self.layers {
             Layers::All => {
@@ -412,20 +413,20 @@ impl Consumer {
         };
         let (marker, switched) = match verdict {
             Verdict::Forward { marker, switch } => (marker, switch),
-            Verdict::Skip => {
-                self.rewriter.skip(packet.seq);
-                return None;
-            }
+            Verdict::Skip => return self.leave_out(packet, Some(payload), now),
             Verdict::Ignore => return None,
         };
         if switched {
-            self.begin(packet, clock_rate, payload, now);
+            self.begin(packet, source, payload, now);
         }
         let numbers = self.rewriter.map(packet.encoding, packet.seq, payload)?;
         if switched {
             self.begun = numbers.seq;
         }
-        let timestamp = packet.header.timestamp.wrapping_add(numbers.timestamp_shift);
+        let timestamp = numbers.timing.apply(packet.header.timestamp);
+        if marker == Some(true) {
+            self.rewriter.mark(numbers.seq);
+        }
         self.sent.packet(numbers.seq, timestamp, packet.payload_len, now);
         Some(Admitted {
             seq: numbers.seq,
@@ -434,6 +435,32 @@ impl Consumer {
             marker: marker.unwrap_or(packet.header.marker),
             payload: numbers.payload,
             switched,
+            filler: false,
+        })
+    }
+
+    /// Leaves a packet of the current encoding out without a gap. Where packets behind it have gone already, an
+    /// empty one takes its number: receivers of video would take the gap for a loss and ask for it in vain.
+    fn leave_out(
+        &mut self,
+        packet: &Opened,
+        behind: Option<PayloadShift>,
+        now: Instant,
+    ) -> Option<Admitted> {
+        let numbers = self.rewriter.skip(packet.encoding, packet.seq, behind)?;
+        let (Layers::Chosen(_), Some(mapping)) = (&self.layers, self.payloads.first()) else {
+            return None;
+        };
+        let timestamp = numbers.timing.apply(packet.header.timestamp);
+        self.sent.packet(numbers.seq, timestamp, 0, now);
+        Some(Admitted {
+            seq: numbers.seq,
+            timestamp,
+            payload_type: mapping.consumer,
+            marker: false,
+            payload: numbers.payload,
+            switched: false,
+            filler: true,
         })
     }
 
@@ -490,6 +517,11 @@ impl Consumer {
             && self.score.interval(&Interval { expected, lost, repaired, retransmitted }).is_some()
     }
 
+    /// Whether the packet that went out with these numbers was given a marker bit.
+    pub(super) fn is_marked(&self, numbers: &Numbers<PayloadShift>) -> bool {
+        self.rewriter.is_marked(numbers.seq)
+    }
+
     /// Which packet went out as `wire`, and the numbers that it had.
     pub(super) fn find(&self, wire: u16) -> Option<(u8, SeqNo, Numbers<PayloadShift>)> {
         self.rewriter.find(wire)
@@ -505,22 +537,45 @@ impl Consumer {
         incoming.wrapping_add(self.rewriter.timestamp_shift())
     }
 
-    /// The stream begins with `packet`, or goes on with it. Timestamps go on as the source counts them, unless
-    /// it is another source, with another origin.
-    fn begin(&mut self, packet: &Opened, clock_rate: u32, payload: PayloadShift, now: Instant) {
+    /// The stream begins with `packet`, or goes on with it. Timestamps go on as the sender's clock does, by which
+    /// its encodings are in step; where that is not known, as much later as the packet leaves.
+    fn begin(&mut self, packet: &Opened, source: &Producer, payload: PayloadShift, now: Instant) {
         let mut shift = self.rewriter.timestamp_shift();
+        let first = packet.header.timestamp;
+        let mut timing = Retiming::by(shift);
         if let (true, Some((timestamp, sent_at))) =
             (self.encoding != Some(packet.encoding), self.sent.last)
         {
+            let rate = source.clock_rate();
             let elapsed = now.saturating_duration_since(sent_at);
-            let units = (elapsed.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u32;
-            let next = timestamp.wrapping_add(units.max(1));
-            shift = next.wrapping_sub(packet.header.timestamp);
+            let next = timestamp.wrapping_add(units(elapsed, rate).max(1));
+            let clock = |encoding: u8| source.encodings.get(usize::from(encoding))?.clock;
+            let clocks = self.encoding.and_then(clock).zip(clock(packet.encoding));
+            let by_clocks = clocks.map(|(old, new)| shift.wrapping_add(old.shift_from(&new, rate)));
+            let by_elapsed = next.wrapping_sub(first);
+            shift = by_clocks
+                .filter(|shift| distance(*shift, by_elapsed) <= units(MAX_APART, rate))
+                .unwrap_or(by_elapsed);
+            timing = Retiming::beginning(shift, first, timestamp.wrapping_add(1));
         }
-        self.rewriter.cut(packet.encoding, packet.seq, shift, payload);
+        self.rewriter.cut(packet.encoding, packet.seq, timing, payload);
         self.encoding = Some(packet.encoding);
         self.cut = false;
     }
+}
+
+/// How far two encodings' clocks may be apart from what their packets' times say, and be believed: longer than a
+/// key frame is waited for that was lost and sent again.
+const MAX_APART: Duration = Duration::from_secs(1);
+
+/// A duration in timestamp units.
+fn units(duration: Duration, rate: u32) -> u32 {
+    (duration.as_nanos() * u128::from(rate) / 1_000_000_000) as u32
+}
+
+/// How far apart two timestamps are, either way.
+fn distance(one: u32, other: u32) -> u32 {
+    (one.wrapping_sub(other) as i32).unsigned_abs()
 }
 
 /// Spatial and temporal layer; `None`: nothing is sent.

@@ -103,11 +103,16 @@ impl Opened {
             element_count: 0,
         };
         opened.read_elements(packet, producer);
-        let dependency = opened.element(Extension::DependencyDescriptor, packet);
         let encoding = producer.encodings.get_mut(usize::from(arrival.encoding))?;
-        let structure = &mut encoding.structure;
-        opened.frame = FrameInfo::read(codec, payload, header.marker, dependency, structure);
-        Some(opened)
+        Some(opened.read_again(packet, &mut encoding.structure))
+    }
+
+    /// The same packet with what it says about its frame, as `structure` tells.
+    fn read_again(&self, packet: &[u8], structure: &mut Structure) -> Self {
+        let dependency = self.element(Extension::DependencyDescriptor, packet);
+        let (payload, marker) = (self.payload(packet), self.header.marker);
+        let frame = FrameInfo::read(self.codec, payload, marker, dependency, structure);
+        Self { frame, ..*self }
     }
 
     /// Keeps the elements that travel from end to end; the others are this hop's own business.
@@ -177,7 +182,6 @@ impl Engine {
             self.allot_receivers(now, producer_key);
         }
         let producer = &self.producers[producer_key];
-        let clock_rate = producer.clock_rate();
         // Bit `n`: a key frame of encoding `n` is needed.
         let mut wanted = 0_u8;
         for &key in &producer.consumers {
@@ -187,7 +191,7 @@ impl Engine {
                 continue;
             }
             for packet in packets {
-                let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
+                let Some(admitted) = consumer.admit(packet, producer, now) else { continue };
                 let switched = admitted.switched;
                 match send(consumer, path, producer, (packet, bytes(packet)), admitted, now, out) {
                     Ok(()) => self.counters.rtp_out += 1,
@@ -225,19 +229,24 @@ fn catch_up(
     out: &mut impl Outbox,
 ) -> u64 {
     let Some(encoding) = producer.encodings.get(usize::from(first.encoding)) else { return 0 };
-    let clock_rate = producer.clock_rate();
+    // What came before the structure that a key frame carries could not be understood then.
+    let mut structure = encoding.structure.clone();
     let mut sent = 0;
     for (_, bytes, packet) in encoding.history.since(SeqNo(first.seq.0 + 1)) {
         // What came behind it in this drain has its turn yet to come.
         if packet.order > first.order {
             continue;
         }
-        let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
+        let packet = &packet.read_again(bytes, &mut structure);
+        let Some(admitted) = consumer.admit(packet, producer, now) else { continue };
         sent +=
             u64::from(send(consumer, path, producer, (packet, bytes), admitted, now, out).is_ok());
     }
     sent
 }
+
+/// Padding of one octet, which counts itself (RFC 3550 §5.1).
+const SHORTEST_PADDING: u8 = 1;
 
 /// Writes one packet for one consumer straight into the send arena and seals it there.
 fn send(
@@ -251,8 +260,9 @@ fn send(
 ) -> Result<(), Drop> {
     let to = path.transport.remote().ok_or(Drop::NoKeys)?;
     let buffer = out.datagram().ok_or(Drop::OutboxFull)?;
+    let padding = if admitted.filler { SHORTEST_PADDING } else { packet.padding };
     let fields = rtp::Fields {
-        padding: packet.padding > 0,
+        padding: padding > 0,
         marker: admitted.marker,
         payload_type: admitted.payload_type,
         sequence: admitted.seq.wire(),
@@ -265,17 +275,21 @@ fn send(
         shift: admitted.payload,
         structure: producer.structure(packet.encoding),
     };
-    let header = write_header(consumer, path, Some((packet, bytes)), &form, now, buffer);
+    // An empty packet stands for none, so it says nothing about one.
+    let copied = (!admitted.filler).then_some((packet, bytes));
+    let header = write_header(consumer, path, copied, &form, now, buffer);
     let header = header.ok_or(Drop::TooLarge)?;
-    let payload = packet.payload(bytes);
-    let len = header.len + payload.len() + usize::from(packet.padding);
+    let payload = if admitted.filler { &[][..] } else { packet.payload(bytes) };
+    let len = header.len + payload.len() + usize::from(padding);
     let room = buffer.get_mut(header.len..len).ok_or(Drop::TooLarge)?;
-    let (room, padding) = room.split_at_mut(payload.len());
+    let (room, padded) = room.split_at_mut(payload.len());
     room.copy_from_slice(payload);
-    admitted.payload.apply(packet.codec, room);
-    if let Some((count, zeroes)) = padding.split_last_mut() {
+    if !admitted.filler {
+        admitted.payload.apply(packet.codec, room);
+    }
+    if let Some((count, zeroes)) = padded.split_last_mut() {
         zeroes.fill(0);
-        *count = packet.padding;
+        *count = padding;
     }
     let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
     out.send(sealed, to);
@@ -304,8 +318,8 @@ pub(super) struct Written {
     pub(super) transport_wide: Option<u16>,
 }
 
-/// Writes the header as the consumer negotiated it, with the elements that `packet` came with; `None` if it
-/// does not fit.
+/// Writes the header as the consumer negotiated it, with the elements that `packet` came with, renumbered; `None`
+/// if it does not fit.
 pub(super) fn write_header(
     consumer: &Consumer,
     path: &mut Path,

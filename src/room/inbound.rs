@@ -202,7 +202,7 @@ impl Engine {
         if let Some(route) = path.routes.get(&header.ssrc) {
             return Some(*route);
         }
-        if path.routes.len() >= MAX_ROUTES {
+        if path.routes.len() >= MAX_ROUTES || path.is_retired(header.ssrc) {
             return None;
         }
         let labels = labels(path, header, packet);
@@ -216,9 +216,7 @@ impl Engine {
         if labels.mid.is_none() && claims.next().is_some() {
             return None;
         }
-        // The encoding has a new SSRC: the old one leads nowhere any more.
-        path.routes.retain(|_, old| *old != route);
-        path.routes.insert(header.ssrc, route);
+        path.set_route(header.ssrc, route);
         Some(route)
     }
 

@@ -203,8 +203,10 @@ impl Engine {
             let consumer = &mut consumers[consumer];
             consumer.aim(grant, &producers[consumer.producer], is_full, now);
         }
+        // A deadline that has passed is of no use before something else changes.
+        let wish = outcome.next_timeout.filter(|wish| *wish > now);
         let at = now + ALLOT_INTERVAL;
-        timers.schedule(Timer::Allot(key), outcome.next_timeout.map_or(at, |wish| wish.min(at)));
+        timers.schedule(Timer::Allot(key), wish.map_or(at, |wish| wish.min(at)));
     }
 
     /// Shares out the lines of all of a producer's receivers: it sends something new.

@@ -15,6 +15,8 @@ mod equalise;
 mod feedback;
 mod figures;
 mod forward;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod inbound;
 mod journal;
 mod line;

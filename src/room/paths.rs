@@ -1,5 +1,6 @@
 //! The shard's transports, and how a datagram finds its own: by ufrag first, then by address.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,17 @@ use crate::media::budget::Budget;
 use crate::room::figures::PathMeters;
 use crate::room::line::Line;
 use crate::room::pacer::Pacer;
-use crate::room::producer::Route;
+use crate::room::producer::{Route, Stream};
 use crate::transport::Transport;
 use crate::wire::seq::SeqNo;
 
 /// SSRCs that one transport may lead to producers: what a browser sends in a large call (each video
 /// track has up to three encodings with RTX), with room to spare. Others are dropped.
 pub(super) const MAX_ROUTES: usize = 128;
+
+/// SSRCs that were given up for others, whose last packets may still come: more changes within a round trip
+/// than any browser makes.
+const MAX_RETIRED: usize = 16;
 
 /// What a receiver's streams are taken for, in bit/s, before they have been measured.
 const INITIAL_BITRATE: u64 = 1_000_000;
@@ -62,6 +67,8 @@ pub(super) struct Path {
     pub(super) extensions: ExtensionMap,
     /// Incoming SSRCs.
     pub(super) routes: FxHashMap<Ssrc, Route>,
+    /// SSRCs that others have taken the place of, newest last.
+    retired: VecDeque<Ssrc>,
     /// Keys of the producers that arrive here.
     pub(super) producers: Vec<usize>,
     /// Keys of the consumers that leave here, by SSRC.
@@ -106,6 +113,7 @@ impl Path {
             transport,
             extensions: ExtensionMap::default(),
             routes: FxHashMap::default(),
+            retired: VecDeque::new(),
             producers: Vec::new(),
             consumers: FxHashMap::default(),
             arrivals: None,
@@ -127,6 +135,29 @@ impl Path {
             addresses: Vec::new(),
             listed: None,
         }
+    }
+
+    /// A stream comes from `ssrc` from now on. What led there before leads nowhere any more, and neither do the
+    /// retransmissions of media that came from elsewhere: their numbers mean other packets.
+    pub(super) fn set_route(&mut self, ssrc: Ssrc, route: Route) {
+        let Self { routes, retired, .. } = self;
+        let ends_all = route.stream == Stream::Media && routes.values().any(|old| *old == route);
+        routes.retain(|ssrc, old| {
+            let is_encodings = (old.producer, old.encoding) == (route.producer, route.encoding);
+            let ends = *old == route || ends_all && is_encodings;
+            if ends {
+                retired.push_back(*ssrc);
+            }
+            !ends
+        });
+        let excess = self.retired.len().saturating_sub(MAX_RETIRED);
+        self.retired.drain(..excess);
+        self.routes.insert(ssrc, route);
+    }
+
+    /// Whether another SSRC has taken the place of this one, whose late packets must not take it back.
+    pub(super) fn is_retired(&self, ssrc: Ssrc) -> bool {
+        self.retired.contains(&ssrc)
     }
 
     /// Time since the transport was made.

@@ -210,10 +210,10 @@ impl Engine {
         };
         let fields = rtp::Fields {
             padding: false,
-            marker: packet.header.marker,
+            marker: packet.header.marker || consumer.is_marked(&numbers),
             payload_type: again.payload_type,
             sequence: seq.wire(),
-            timestamp: packet.header.timestamp.wrapping_add(numbers.timestamp_shift),
+            timestamp: numbers.timing.apply(packet.header.timestamp),
             ssrc,
         };
         let media_seq = (!again.wrapped).then_some(numbers.seq);

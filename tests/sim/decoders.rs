@@ -89,14 +89,19 @@ impl Decoder {
         self.lost = true;
     }
 
+    /// Something was left out after it had been counted on: the picture may lack its end.
+    pub fn miss(&mut self) {
+        if let Some(picture) = &mut self.picture {
+            picture.damaged = true;
+        }
+    }
+
     /// The next packet. `switch`: it is the first of a source, so that everything before may be cut short.
     pub fn receive(&mut self, marker: bool, payload: &[u8], element: Option<&[u8]>, switch: bool) {
         let stamp = Stamp::read(payload);
         if switch {
-            assert!(
-                stamp.key && stamp.index == 0 && stamp.spatial == 0,
-                "{stamp:?} begins nothing"
-            );
+            let begins = stamp.key && stamp.index == 0 && stamp.spatial == 0;
+            assert!(begins || self.lost, "{stamp:?} begins nothing");
             self.finish(true);
             self.shift = None;
             self.picture = None;
@@ -179,10 +184,10 @@ impl Decoder {
                 Format::H264 => {}
                 _ if is_same && !switch => assert_eq!(step, 0, "{stamp:?}"),
                 Format::Vp8 if !lost => assert_eq!(step, 1, "picture ids leave no gap: {stamp:?}"),
-                _ if switch && !lost && self.format != Format::Av1 => {
+                _ if switch && !lost && !self.format.is_described() => {
                     assert_eq!(step, 1, "the new source counts on: {stamp:?}");
                 }
-                Format::Av1 => {
+                Format::Av1 | Format::H264Layered => {
                     let step = numbers.frame.unwrap_or(0).wrapping_sub(before.frame.unwrap_or(0));
                     assert!(step < 0x8000, "frame numbers go on: {stamp:?}");
                     assert!(!switch || lost || step == 1, "the new source counts on: {stamp:?}");
@@ -208,7 +213,7 @@ impl Decoder {
                 let found = vp9::Descriptor::parse(payload).expect("a descriptor");
                 (found.picture_id, found.layer.and_then(|layer| layer.tl0_picture_index))
             }
-            Format::Av1 | Format::H264 => (None, None),
+            Format::Av1 | Format::H264 | Format::H264Layered => (None, None),
         };
         let frame = element
             .map(|data| dependency::Descriptor::parse(data).expect("a descriptor").frame_number);

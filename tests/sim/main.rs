@@ -4,13 +4,21 @@
 //! has no seed, is tested with the transports.
 
 mod bandwidth;
+mod decoders;
 mod descriptors;
 mod forwarding;
 mod hostile;
+mod hostile_rtcp;
+mod layers;
 mod loudest;
 mod media;
 mod network;
 mod peer;
 mod random;
+mod streams;
+mod time;
+mod view;
 mod wants;
 mod world;
+
+use shardcast::wire;

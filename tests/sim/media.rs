@@ -3,14 +3,17 @@
 //! Every payload says whose it is and when it was captured, so that a receiver can tell whether it was
 //! sent what it asked for, whole, in order and in time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use shardcast::id::{MediaKind, Mid, PayloadType, Rid, Ssrc};
+use shardcast::id::{Codec, ConsumerId, MediaKind, Mid, PayloadType, Rid, Ssrc};
 use shardcast::media::nack::{Arrived, NackGenerator};
 use shardcast::wire::extension::Elements;
 use shardcast::wire::rtp::{self, Fields, Header};
 use shardcast::wire::seq::SeqNo;
+
+use crate::streams::{self, Encoder, Format};
+use crate::view::{Image, Label, View};
 
 /// Element ids that all simulated publishers use.
 pub const MID_ID: u8 = 9;
@@ -56,6 +59,8 @@ pub struct Source {
     pub tag: u32,
     pub kind: MediaKind,
     pub ssrc: Ssrc,
+    /// What it sent as before.
+    pub former: Vec<Ssrc>,
     pub payload_type: PayloadType,
     pub clock_rate: u32,
     pub mid: Mid,
@@ -65,6 +70,10 @@ pub struct Source {
     pub active: bool,
     /// Whether somebody speaks into the microphone.
     pub speaks: bool,
+    /// Makes the frames; without it they have no layers and no numbers.
+    pub encoder: Option<Encoder>,
+    /// Spatial layers that the encoder is to send from the next frame on that allows it.
+    pub layers: u8,
     pub wants_key_frame: bool,
     /// Key frames that were asked for.
     pub key_frame_requests: u64,
@@ -74,8 +83,6 @@ pub struct Source {
     pub is_av1: bool,
     /// The frame number of the last key frame.
     key_at: u32,
-    /// The next packet's dependency descriptor.
-    descriptor: Option<Vec<u8>>,
     pub sent_packets: u32,
     /// Plaintext packets by wire number, to send them again.
     kept: BTreeMap<u16, Vec<u8>>,
@@ -92,6 +99,7 @@ impl Source {
             tag,
             kind: MediaKind::Video,
             ssrc: Ssrc(ssrc),
+            former: Vec::new(),
             payload_type: PayloadType(96),
             clock_rate: 90_000,
             mid: Mid::new(mid.as_bytes()).expect("short"),
@@ -99,13 +107,14 @@ impl Source {
             says_labels: true,
             active: true,
             speaks: false,
+            encoder: None,
+            layers: 1,
             wants_key_frame: true,
             key_frame_requests: 0,
             packets_per_frame: 4,
             payload_len: 900,
             is_av1: false,
             key_at: 0,
-            descriptor: None,
             sent_packets: 0,
             kept: BTreeMap::new(),
             rtx_seq: SeqNo(65_400),
@@ -128,6 +137,23 @@ impl Source {
         }
     }
 
+    /// The codec of its frames.
+    pub fn codec(&self) -> Codec {
+        match (self.kind, self.format()) {
+            (MediaKind::Audio, _) => Codec::Opus,
+            (MediaKind::Video, None) if self.is_av1 => Codec::Av1,
+            (MediaKind::Video, None | Some(Format::Vp8)) => Codec::Vp8,
+            (MediaKind::Video, Some(Format::Vp9Flexible | Format::Vp9Pattern)) => Codec::Vp9,
+            (MediaKind::Video, Some(Format::Av1)) => Codec::Av1,
+            (MediaKind::Video, Some(Format::H264 | Format::H264Layered)) => Codec::H264,
+        }
+    }
+
+    /// How its frames are layered, if they are.
+    pub fn format(&self) -> Option<Format> {
+        self.encoder.as_ref().map(|encoder| encoder.shape.format)
+    }
+
     pub fn interval(&self) -> Duration {
         Duration::from_millis(if self.kind == MediaKind::Video { 33 } else { 20 })
     }
@@ -141,6 +167,9 @@ impl Source {
     /// The packets of the next frame, unsealed, each with its extended sequence number.
     pub fn frame(&mut self, since_start: Duration, twcc: &mut u16) -> Vec<(SeqNo, Vec<u8>)> {
         let key = std::mem::take(&mut self.wants_key_frame);
+        if self.encoder.is_some() {
+            return self.layered_frame(key, since_start, twcc);
+        }
         let stamp = Stamp {
             source: self.tag,
             frame: self.frame,
@@ -160,23 +189,47 @@ impl Source {
                 if self.kind == MediaKind::Video && index < count / 2 {
                     payload.pop();
                 }
-                self.descriptor = self.is_av1.then(|| self.descriptor(&stamp, first, last));
-                self.packet(since_start, last, false, &payload, twcc)
+                let descriptor = self.is_av1.then(|| self.descriptor(&stamp, first, last));
+                self.packet(since_start, last, descriptor.as_deref(), false, &payload, twcc)
             })
             .collect()
+    }
+
+    fn layered_frame(
+        &mut self,
+        key: bool,
+        since_start: Duration,
+        twcc: &mut u16,
+    ) -> Vec<(SeqNo, Vec<u8>)> {
+        let Some(encoder) = &mut self.encoder else { return Vec::new() };
+        let may_change = key || encoder.may_change_layers();
+        let layers = if may_change { self.layers } else { encoder.active };
+        encoder.seq = self.seq.0;
+        let packets = encoder.picture(key, layers, self.packets_per_frame as u8);
+        let captured = since_start.as_micros() as u64;
+        let labelled = packets.into_iter().map(|mut packet| {
+            let seq = packet.seq as u32;
+            let label = Label { source: self.tag, ssrc: self.ssrc, captured, seq };
+            label.write(&mut packet.payload);
+            let element = packet.dependency.as_deref();
+            self.packet(since_start, packet.marker, element, false, &packet.payload, twcc)
+        });
+        labelled.collect()
     }
 
     /// A packet of nothing but padding, as a bandwidth probe.
     pub fn padding(&mut self, since_start: Duration, twcc: &mut u16) -> (SeqNo, Vec<u8>) {
         let mut padding = [0; 200];
         padding[199] = 200;
-        self.packet(since_start, false, true, &padding, twcc)
+        self.packet(since_start, false, None, true, &padding, twcc)
     }
 
-    fn packet(
+    /// The next packet, unsealed.
+    pub fn packet(
         &mut self,
         since_start: Duration,
         marker: bool,
+        dependency: Option<&[u8]>,
         padding: bool,
         payload: &[u8],
         twcc: &mut u16,
@@ -203,11 +256,11 @@ impl Source {
             }
             elements.push(TWCC_ID, &twcc.to_be_bytes());
             elements.push(CAPTURE_ID, &capture_time(since_start.as_micros() as u64));
+            if let Some(dependency) = dependency {
+                elements.push(DEPENDENCY_ID, dependency);
+            }
             if self.kind == MediaKind::Audio {
                 elements.push(LEVEL_ID, &self.level());
-            }
-            if let Some(descriptor) = &self.descriptor {
-                elements.push(DEPENDENCY_ID, descriptor);
             }
         })
         .expect("fits");
@@ -220,6 +273,7 @@ impl Source {
 
     /// Another SSRC sends the track from now on, beginning with number `65_000 + offset`.
     pub fn begin_anew(&mut self, ssrc: u32, offset: u64) {
+        self.former.push(self.ssrc);
         self.ssrc = Ssrc(ssrc);
         self.seq = SeqNo(65_000 + offset);
         self.timestamp_base = ssrc.wrapping_mul(2_654_435_761);
@@ -260,7 +314,12 @@ impl Source {
             ..Fields::of(&header)
         };
         let mut packet = vec![0; 1500];
+        let mut originals = Elements::of(&header, original);
+        let dependency = originals.find(|(id, _)| *id == DEPENDENCY_ID);
         let len = rtp::write_header(&mut packet, &fields, |elements| {
+            if let Some((id, data)) = dependency {
+                elements.push(id, data);
+            }
             if let Some(rid) = &self.rid {
                 elements.push(MID_ID, self.mid.as_bytes());
                 elements.push(REPAIRED_RID_ID, rid.as_bytes());
@@ -319,7 +378,12 @@ fn prefix(kind: MediaKind) -> usize {
     if kind == MediaKind::Video { VP8_PREFIX } else { 0 }
 }
 
-fn read_stamp(kind: MediaKind, payload: &[u8]) -> Stamp {
+fn read_stamp(kind: MediaKind, payload: &[u8], is_layered: bool) -> Stamp {
+    if is_layered {
+        let (label, stamp) = (Label::read(payload), streams::Stamp::read(payload));
+        let (source, captured) = (label.source, label.captured);
+        return Stamp { source, frame: stamp.frame, captured, key: stamp.key };
+    }
     let at = prefix(kind);
     let word = |from: usize| {
         u32::from_be_bytes(payload[at + from..at + from + 4].try_into().expect("four bytes"))
@@ -345,6 +409,7 @@ pub struct Received {
 
 /// One consumer's stream at its receiver.
 pub struct Sink {
+    pub consumer: ConsumerId,
     pub kind: MediaKind,
     /// Whose media it is.
     pub source: u32,
@@ -357,6 +422,8 @@ pub struct Sink {
     pub repaired: u64,
     /// By extended sequence number.
     pub packets: BTreeMap<SeqNo, Received>,
+    /// Numbers of empty packets.
+    pub fillers: BTreeSet<SeqNo>,
     /// The last sender report: NTP and RTP timestamps.
     pub clock: Option<(u64, u32)>,
     /// When each frame's first packet came, and in how many packets and bytes it did.
@@ -367,12 +434,21 @@ pub struct Sink {
     pub captures: usize,
     /// The dependency descriptors that came, in order of arrival.
     pub descriptors: Vec<Vec<u8>>,
+    /// What it sees of layered video.
+    pub view: Option<View>,
 }
 
 impl Sink {
-    pub fn new(kind: MediaKind, source: u32, payload_type: PayloadType, rtx_ssrc: Ssrc) -> Self {
+    pub fn new(
+        consumer: ConsumerId,
+        kind: MediaKind,
+        source: u32,
+        payload_type: PayloadType,
+        rtx_ssrc: Ssrc,
+    ) -> Self {
         let clock_rate = if kind == MediaKind::Video { 90_000 } else { 48_000 };
         Self {
+            consumer,
             kind,
             source,
             payload_type,
@@ -381,11 +457,13 @@ impl Sink {
             nack: NackGenerator::default(),
             repaired: 0,
             packets: BTreeMap::new(),
+            fillers: BTreeSet::new(),
             clock: None,
             arrivals: Vec::new(),
             mids: Vec::new(),
             captures: 0,
             descriptors: Vec::new(),
+            view: None,
         }
     }
 
@@ -393,7 +471,15 @@ impl Sink {
     pub fn receive(&mut self, header: &Header, seq: SeqNo, packet: &[u8]) {
         assert_eq!(header.payload_type, self.payload_type, "the consumer's payload type");
         let payload = header.payload(packet).expect("honest padding");
-        let stamp = read_stamp(self.kind, payload);
+        if payload.is_empty() && self.kind == MediaKind::Video {
+            // What was left out late.
+            assert!(header.padding && self.fillers.insert(seq));
+            return self.view.as_mut().map_or((), |view| view.arrive_empty(seq));
+        }
+        let stamp = read_stamp(self.kind, payload, self.view.is_some());
+        if let Some(view) = &mut self.view {
+            view.arrive(seq, &Image::new(header, packet, payload));
+        }
         assert_eq!(stamp.source, self.source, "nobody else's media");
         let (timestamp, len, whole) = (header.timestamp, payload.len(), packet.len());
         let received = Received { timestamp, len, whole, stamp };
@@ -421,7 +507,13 @@ impl Sink {
         let fields =
             Fields { payload_type: self.payload_type, sequence: original, ..Fields::of(header) };
         let mut repeated = vec![0; 1500];
-        let len = rtp::write_header(&mut repeated, &fields, |_| {}).expect("fits");
+        let dependency = Elements::of(header, packet).find(|(id, _)| *id == CONSUMER_DEPENDENCY_ID);
+        let len = rtp::write_header(&mut repeated, &fields, |elements| {
+            if let Some((id, data)) = dependency {
+                elements.push(id, data);
+            }
+        });
+        let len = len.expect("fits");
         repeated[len..len + payload.len()].copy_from_slice(payload);
         repeated.truncate(len + payload.len());
         if !matches!(self.nack.packet(seq, now), Arrived::Duplicate | Arrived::Old) {
@@ -438,7 +530,8 @@ impl Sink {
         else {
             return 0;
         };
-        last.0 - first.0 + 1 - self.packets.len() as u64
+        let fillers = self.fillers.range(first..last).count();
+        last.0 - first.0 + 1 - (self.packets.len() + fillers) as u64
     }
 
     /// Frames of which a packet arrived.
@@ -455,7 +548,9 @@ impl Sink {
         for pair in received.windows(2) {
             let step = pair[1].timestamp.wrapping_sub(pair[0].timestamp) as i32;
             assert!(step >= 0, "timestamps never step back: {pair:?}");
-            assert!(pair[1].stamp.captured >= pair[0].stamp.captured, "media keeps its order");
+            // A switch may begin with a key frame that was late itself.
+            let in_order = pair[1].stamp.captured >= pair[0].stamp.captured;
+            assert!(in_order || self.view.is_some(), "media keeps its order");
         }
     }
 

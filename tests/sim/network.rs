@@ -1,7 +1,7 @@
 //! A network with a seed: the same seed loses, delays and reorders the same datagrams.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -88,6 +88,10 @@ impl Line {
 
 pub struct Network {
     pub weather: Weather,
+    /// The weather on the way to the server, where it is another one.
+    pub up: Option<Weather>,
+    /// The weather of single peers, in both directions.
+    pub weathers: HashMap<SocketAddr, Weather>,
     /// Narrow lines to peers.
     pub lines: BTreeMap<usize, Line>,
     /// How long each datagram to a peer with a narrow line took to get through it.
@@ -104,6 +108,8 @@ impl Network {
         let rng = StdRng::seed_from_u64(seed);
         Self {
             weather,
+            up: None,
+            weathers: HashMap::new(),
             lines: BTreeMap::new(),
             delays: BTreeMap::new(),
             lost: 0,
@@ -113,9 +119,17 @@ impl Network {
         }
     }
 
-    /// Sends a datagram into the weather.
-    pub fn send(&mut self, now: Instant, from: SocketAddr, to: Node, bytes: &[u8]) {
-        if self.rng.random_bool(self.weather.loss) {
+    /// Sends a datagram of the peer at `line`, or for it, into the weather.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        line: SocketAddr,
+        from: SocketAddr,
+        to: Node,
+        bytes: &[u8],
+    ) {
+        let weather = self.weather_of(line, to);
+        if self.rng.random_bool(weather.loss) {
             self.lost += 1;
             return;
         }
@@ -130,12 +144,12 @@ impl Network {
             self.delays.entry(peer).or_default().push(delay);
             on_line = delay;
         }
-        let copies = if self.rng.random_bool(self.weather.duplication) { 2 } else { 1 };
+        let copies = if self.rng.random_bool(weather.duplication) { 2 } else { 1 };
         for _ in 0..copies {
-            let jitter = self.weather.jitter.mul_f64(self.rng.random());
+            let jitter = weather.jitter.mul_f64(self.rng.random());
             self.count += 1;
             let flight = Flight {
-                at: now + on_line + self.weather.delay + jitter,
+                at: now + on_line + weather.delay + jitter,
                 order: self.count,
                 to,
                 from,
@@ -143,6 +157,11 @@ impl Network {
             };
             self.flights.push(Reverse(flight));
         }
+    }
+
+    fn weather_of(&self, line: SocketAddr, to: Node) -> Weather {
+        let up = self.up.filter(|_| matches!(to, Node::Shard(_)));
+        self.weathers.get(&line).copied().or(up).unwrap_or(self.weather)
     }
 
     /// When the next datagram lands.

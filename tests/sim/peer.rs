@@ -22,6 +22,7 @@ use shardcast::wire::stun::write::{BindingRequest, Role, request};
 use shardcast::wire::stun::{self, TransactionId};
 
 use crate::media::{CONSUMER_TWCC_ID, NTP_EPOCH, Sink, Source};
+use crate::view::{Image, Order};
 
 /// Browsers check every 2.5 s or so.
 const CHECK_INTERVAL: Duration = Duration::from_millis(2500);
@@ -55,6 +56,8 @@ pub struct Peer {
     outbox: Vec<Vec<u8>>,
     sender: Sender,
     receiver: Receiver,
+    /// Opens what leaves the server for this peer, before the network has it.
+    tap: Receiver,
     start: Instant,
     next_check: Instant,
     next_report: Instant,
@@ -95,6 +98,7 @@ impl Peer {
             outbox: Vec::new(),
             sender: Sender::new(keys),
             receiver: Receiver::new(keys),
+            tap: Receiver::new(keys),
             start,
             next_check: now,
             next_report: now + REPORT_INTERVAL,
@@ -153,6 +157,21 @@ impl Peer {
     /// A padding probe on a source's own stream.
     pub fn pad(&mut self, source: usize, now: Instant) -> Vec<u8> {
         let (seq, packet) = self.sources[source].padding(now - self.start, &mut self.twcc);
+        seal(&self.sender, seq, packet)
+    }
+
+    /// A packet of a source with any payload and dependency descriptor.
+    pub fn lie(
+        &mut self,
+        source: usize,
+        payload: &[u8],
+        descriptor: &[u8],
+        now: Instant,
+    ) -> Vec<u8> {
+        let since_start = now - self.start;
+        let source = &mut self.sources[source];
+        let (seq, packet) =
+            source.packet(since_start, true, Some(descriptor), false, payload, &mut self.twcc);
         seal(&self.sender, seq, packet)
     }
 
@@ -262,6 +281,25 @@ impl Peer {
         }
     }
 
+    /// Notes a datagram that leaves the server for this peer.
+    pub fn overhear(&mut self, datagram: &[u8], at: Order) {
+        if classify(datagram) != Kind::Rtp || self.is_rtx(datagram) {
+            return;
+        }
+        let ssrc = Header::parse(datagram).expect("a well-formed header").ssrc;
+        let Some(view) = self.sinks.get_mut(&ssrc).and_then(|sink| sink.view.as_mut()) else {
+            return;
+        };
+        let mut datagram = datagram.to_vec();
+        let opened = self.tap.open_rtp(&mut datagram).expect("sealed, and never twice");
+        let packet = &datagram[..opened.len];
+        let payload = opened.header.payload(packet).expect("honest padding");
+        if payload.is_empty() {
+            return view.fill(opened.seq);
+        }
+        view.leave(opened.seq, Image::new(&opened.header, packet, payload), at);
+    }
+
     fn is_rtx(&self, datagram: &[u8]) -> bool {
         let header = Header::parse(datagram).expect("a well-formed header");
         self.sinks.values().any(|sink| sink.rtx_ssrc == header.ssrc)
@@ -329,14 +367,13 @@ impl Peer {
             }
             Packet::ReceiverReport(report) => {
                 for block in report.blocks {
-                    let mut own = self.sources.iter_mut();
-                    let source = own.find(|s| s.ssrc == block.ssrc).expect("one of ours");
-                    source.says_labels = false;
+                    if let Some(source) = self.source(block.ssrc) {
+                        source.says_labels = false;
+                    }
                 }
             }
             Packet::PictureLoss(loss) => {
-                let mut own = self.sources.iter_mut();
-                let source = own.find(|s| s.ssrc == loss.media).expect("one of ours");
+                let Some(source) = self.source(loss.media) else { return };
                 assert_eq!(source.kind, MediaKind::Video, "audio has no key frames");
                 source.wants_key_frame = true;
                 source.key_frame_requests += 1;
@@ -346,15 +383,23 @@ impl Peer {
                 self.packets_reported += feedback.statuses().count() as u64;
             }
             Packet::Nack(nack) => {
-                let mut own = self.sources.iter_mut();
-                let source = own.find(|s| s.ssrc == nack.media).expect("one of ours");
-                let again = nack.sequences().filter_map(|wire| source.again(wire));
-                self.outbox.extend(again.map(|(seq, packet)| seal(&self.sender, seq, packet)));
+                let Some(source) = self.source(nack.media) else { return };
+                let again: Vec<_> =
+                    nack.sequences().filter_map(|wire| source.again(wire)).collect();
+                for (seq, packet) in again {
+                    self.outbox.push(seal(&self.sender, seq, packet));
+                }
             }
             Packet::SourceDescription(_) => {}
             Packet::MaxBitrate(message) => self.max_bitrate = Some(message.bitrate),
             other => panic!("the server sent {other:?}"),
         }
+    }
+
+    /// The source that sends as `ssrc`; `None` if it has taken another one since.
+    fn source(&mut self, ssrc: Ssrc) -> Option<&mut Source> {
+        assert!(self.sources.iter().any(|s| s.ssrc == ssrc || s.former.contains(&ssrc)), "ours");
+        self.sources.iter_mut().find(|source| source.ssrc == ssrc)
     }
 
     /// Sender reports of our sources; a receiver report on our sinks.
@@ -395,7 +440,8 @@ impl Peer {
         })
     }
 
-    fn seal_compound(&mut self, fill: impl FnOnce(&mut CompoundWriter<'_>)) -> Vec<u8> {
+    /// A compound of whatever is said.
+    pub fn seal_compound(&mut self, fill: impl FnOnce(&mut CompoundWriter<'_>)) -> Vec<u8> {
         let mut buffer = vec![0; 1500];
         let mut compound = CompoundWriter::new(&mut buffer);
         fill(&mut compound);

@@ -20,6 +20,15 @@ pub enum Format {
     Vp9Pattern,
     Av1,
     H264,
+    /// H.264 whose layers a dependency descriptor tells.
+    H264Layered,
+}
+
+impl Format {
+    /// Whether packets carry a dependency descriptor, which numbers frames.
+    pub fn is_described(self) -> bool {
+        matches!(self, Self::Av1 | Self::H264Layered)
+    }
 }
 
 /// What a packet says about itself, at the end of its payload.
@@ -54,7 +63,8 @@ pub struct Encoder {
     encoding: u8,
     /// Spatial layers that are being sent.
     pub active: u8,
-    seq: u64,
+    /// The next packet's number.
+    pub seq: u64,
     frame: u32,
     picture: u32,
     /// Where the pattern began: the last key picture.
@@ -74,7 +84,7 @@ pub struct Encoder {
 const PERIOD: u32 = 8;
 
 /// Bytes of a stamp.
-const STAMP_LEN: usize = 40;
+pub const STAMP_LEN: usize = 40;
 
 impl Encoder {
     pub fn new(shape: Shape, encoding: u8, seq: u64, offset: u16) -> Self {
@@ -166,11 +176,17 @@ impl Encoder {
             Format::Av1 => {
                 vec![if first && frame.key && frame.spatial == 0 { 0x18 } else { 0x10 }, 0x30]
             }
-            Format::H264 if frame.key && first => vec![0x67, 0x42],
-            Format::H264 if frame.key => vec![0x7c, if index == 1 { 0x85 } else { 0x05 }],
-            Format::H264 => vec![0x41, 0x9a],
+            Format::H264 | Format::H264Layered => match (frame.key, index) {
+                (true, 0) => vec![0x67, 0x42],
+                (true, 1) => vec![0x7c, 0x85],
+                (true, _) => vec![0x7c, 0x05],
+                (false, _) => vec![0x41, 0x9a],
+            },
         };
-        let dependency = (self.shape.format == Format::Av1)
+        let dependency = self
+            .shape
+            .format
+            .is_described()
             .then(|| self.dependency(frame, &references, first, last));
         let stamp = Stamp {
             encoding: self.encoding,

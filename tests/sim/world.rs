@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use shardcast::id::{
-    Codec, ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, RoomKey,
-    ShardId, Ssrc, TransportId,
+    ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, RoomKey, ShardId,
+    Ssrc, TransportId,
 };
 use shardcast::room::parcel::{Note, Parcel};
 use shardcast::room::spec::{
@@ -17,14 +17,17 @@ use shardcast::room::{DATAGRAM_ROOM, Datagram, Engine, Outbox};
 use shardcast::transport::dtls::Identity;
 use shardcast::transport::ice::Credentials;
 use shardcast::transport::srtp::{Keys, Master, Profile};
+use shardcast::wire::demux::{Kind, classify};
+use shardcast::wire::rtp::Header;
 use uuid::Uuid;
 
 use crate::media::{
     CAPTURE_ID, CONSUMER_CAPTURE_ID, CONSUMER_DEPENDENCY_ID, CONSUMER_MID_ID, CONSUMER_TWCC_ID,
-    DEPENDENCY_ID, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX, Source, TWCC_ID,
+    DEPENDENCY_ID, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX, Sink, Source, TWCC_ID,
 };
 use crate::network::{Network, Node, Weather};
 use crate::peer::Peer;
+use crate::view::{Arrivals, Order, View};
 
 /// Making a certificate takes longer than most simulations.
 static IDENTITY: LazyLock<Arc<Identity>> =
@@ -48,11 +51,16 @@ pub struct World {
     pub peers: Vec<Peer>,
     pub events: Vec<Event>,
     pub producers: Vec<Published>,
+    /// When publishers' packets reached the server first.
+    pub arrivals: Arrivals,
     /// Media packets that shards handed to each other, by encoding.
     pub lent: BTreeMap<u8, u64>,
     /// So many of the next words of replicas on what they want are lost.
     pub words_to_lose: usize,
+    /// Bytes that left the server for each peer.
+    pub bytes_to: BTreeMap<usize, u64>,
     ids: u128,
+    order: Order,
 }
 
 pub struct Shard {
@@ -117,10 +125,13 @@ impl World {
             peers: Vec::new(),
             events: Vec::new(),
             producers: Vec::new(),
+            arrivals: Arrivals::new(),
             lent: BTreeMap::new(),
             words_to_lose: 0,
+            bytes_to: BTreeMap::new(),
             remb_only: false,
             ids: u128::from(seed) << 64,
+            order: 0,
         }
     }
 
@@ -155,11 +166,7 @@ impl World {
         let at = self.peers[peer].sources.len();
         let first = &sources[0];
         let (kind, payload_type, clock_rate) = (first.kind, first.payload_type, first.clock_rate);
-        let codec = match (kind, first.is_av1) {
-            (MediaKind::Audio, _) => Codec::Opus,
-            (MediaKind::Video, true) => Codec::Av1,
-            (MediaKind::Video, false) => Codec::Vp8,
-        };
+        let codec = first.codec();
         let announces = sources.len() == 1 && first.rid.is_none();
         let mut extensions = ExtensionMap::default();
         extensions.set(Extension::Mid, MID_ID);
@@ -260,7 +267,10 @@ impl World {
         let (owner, source) = (published.peer, published.sources[0]);
         let sink = {
             let source = &self.peers[owner].sources[source];
-            crate::media::Sink::new(source.kind, source.tag, consumer, rtx_ssrc)
+            let mut sink = Sink::new(id, source.kind, source.tag, consumer, rtx_ssrc);
+            // What came before is nothing to this consumer.
+            sink.view = source.format().map(|format| View::new(format, self.order));
+            sink
         };
         self.peers[peer].sinks.insert(ssrc, sink);
         self.command(shard, Command::AddConsumer(Box::new(spec)));
@@ -285,6 +295,16 @@ impl World {
         self.with_engine(shard, |engine, out| engine.command(now, command, out));
     }
 
+    /// The stream of a consumer is interrupted: it begins anew when it goes on.
+    pub fn note_cut(&mut self, consumer: ConsumerId) {
+        self.order += 1;
+        let order = self.order;
+        let mut sinks = self.peers.iter_mut().flat_map(|peer| peer.sinks.values_mut());
+        if let Some(view) = sinks.find(|s| s.consumer == consumer).and_then(|s| s.view.as_mut()) {
+            view.cuts.push(order);
+        }
+    }
+
     /// Sends `datagram` to a shard as if it came from `from`, past the network.
     pub fn inject(&mut self, shard: usize, from: SocketAddr, datagram: &[u8]) {
         let now = self.now;
@@ -297,7 +317,7 @@ impl World {
     /// A peer sends one datagram of its own through the network.
     pub fn send(&mut self, peer: usize, datagram: &[u8]) {
         let Peer { address, shard, .. } = self.peers[peer];
-        self.network.send(self.now, address, Node::Shard(shard), datagram);
+        self.network.send(self.now, address, address, Node::Shard(shard), datagram);
     }
 
     /// Lets time pass.
@@ -350,7 +370,16 @@ impl World {
         let mut drains: Vec<Vec<(SocketAddr, Vec<u8>)>> = vec![Vec::new(); self.shards.len()];
         while let Some(mut flight) = self.network.land(now) {
             match flight.to {
-                Node::Shard(shard) => drains[shard].push((flight.from, flight.bytes)),
+                Node::Shard(shard) => {
+                    self.order += 1;
+                    if let (Kind::Rtp, Ok(header)) =
+                        (classify(&flight.bytes), Header::parse(&flight.bytes))
+                    {
+                        let key = (header.ssrc, header.sequence);
+                        self.arrivals.entry(key).or_insert(self.order);
+                    }
+                    drains[shard].push((flight.from, flight.bytes));
+                }
                 Node::Peer(peer) if self.peers[peer].alive => {
                     self.peers[peer].receive(&mut flight.bytes, now);
                 }
@@ -384,7 +413,10 @@ impl World {
         let own = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + shard as u16));
         for (to, bytes) in out.sent {
             if let Some(peer) = self.peers.iter().position(|peer| peer.address == to) {
-                self.network.send(self.now, own, Node::Peer(peer), &bytes);
+                self.order += 1;
+                self.peers[peer].overhear(&bytes, self.order);
+                *self.bytes_to.entry(peer).or_default() += bytes.len() as u64;
+                self.network.send(self.now, to, own, Node::Peer(peer), &bytes);
             }
         }
         for (to, parcel) in out.parcels {
@@ -399,6 +431,9 @@ impl World {
             self.shards[usize::from(to.0)].parcels.push_back((ShardId(shard as u16), parcel));
         }
         while let Some(event) = self.shards[shard].engine.poll_event() {
+            if let Event::LayersChanged { id, layers: None } = event {
+                self.note_cut(id);
+            }
             self.events.push(event);
         }
     }

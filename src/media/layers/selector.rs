@@ -258,6 +258,11 @@ impl Flow {
             self.await_references(number, frame);
         }
         if is_late {
+            // What refers to it will be left out too, so pictures are not to wait for its layer. (Where references
+            // are not listed, a sync frame may have taken the layer up again already.)
+            if !forward && matches!(frame.references, References::Listed { .. }) {
+                self.reach.lower(frame.spatial, frame.temporal);
+            }
             return forward;
         }
         if forward {
@@ -294,13 +299,16 @@ impl Flow {
             self.pictures.advance(number, first.map_or(picture, Picture::undecided));
             return;
         }
-        // The frames of lower layers that are missing belong to this picture, those before to the one before, for
-        // which the old limit holds.
+        // The frames of lower layers that are missing belong to this picture, those before to the one before: what
+        // was promised of that one holds for its higher layers even when they come late, and so does the old limit.
+        let before = self.pictures.picture(self.picture_start).filter(|_| frame.numbered_by_frame);
+        let before = before.copied();
         let below = if frame.numbered_by_frame { u64::from(frame.spatial) } else { 0 };
         let earliest = newest.map_or(number, |newest| newest + 1);
         self.picture_start = number.saturating_sub(below).max(earliest);
         if newest.is_some() {
-            self.pictures.advance(self.picture_start - 1, Picture::new(self.allowed()));
+            let missing = before.map_or(Picture::new(self.allowed()), Picture::undecided);
+            self.pictures.advance(self.picture_start - 1, missing);
         }
         self.limit = limit(kind, self.encoding, target, self.limit);
         let mut picture = Picture::new(self.allowed());

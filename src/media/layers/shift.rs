@@ -75,14 +75,14 @@ impl PictureIds {
         }
     }
 
-    /// Takes note of a packet and its verdict, and returns what to add to its numbers if it is sent. To be asked once
-    /// for every packet, in the order of the verdicts.
+    /// Takes note of a packet and its verdict, and returns what to add to its numbers if it is sent; if it is skipped,
+    /// what to add to those of the pictures behind it. To be asked once for every packet, in the order of the verdicts.
     pub fn shift(&mut self, frame: &FrameInfo, verdict: Verdict) -> PayloadShift {
         match verdict {
             Verdict::Ignore => PayloadShift::default(),
             Verdict::Skip => {
                 self.skip(frame);
-                PayloadShift::default()
+                self.payload(self.next_shift)
             }
             Verdict::Forward { switch, .. } => {
                 if switch {
@@ -113,7 +113,7 @@ impl PictureIds {
             picture = self.note(frame);
         }
         let picture = picture.unwrap_or(self.next_shift);
-        let shift = PayloadShift { picture, tl0: self.tl0_shift, frame: self.frame_shift };
+        let shift = self.payload(picture);
         let number = frame.number.map_or(0, |number| number.value).wrapping_add(picture);
         let tl0 = frame.tl0.unwrap_or(0).wrapping_add(shift.tl0);
         let dependency = frame.dependency_number.unwrap_or(0).wrapping_add(shift.frame);
@@ -123,6 +123,10 @@ impl PictureIds {
         sent.tl0 = later(sent.tl0.into(), tl0.into(), 8) as u8;
         sent.frame = later(sent.frame, dependency, 16);
         shift
+    }
+
+    fn payload(&self, picture: u16) -> PayloadShift {
+        PayloadShift { picture, tl0: self.tl0_shift, frame: self.frame_shift }
     }
 
     fn skip(&mut self, frame: &FrameInfo) {

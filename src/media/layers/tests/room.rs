@@ -15,7 +15,7 @@ pub fn codec(format: Format) -> Codec {
         Format::Vp8 => Codec::Vp8,
         Format::Vp9Flexible | Format::Vp9Pattern => Codec::Vp9,
         Format::Av1 => Codec::Av1,
-        Format::H264 => Codec::H264,
+        Format::H264 | Format::H264Layered => Codec::H264,
     }
 }
 
@@ -130,7 +130,10 @@ impl Room {
                         decoder.receive(*marker, payload, element.as_deref(), expected.is_none());
                     }
                     Sent::Nothing => {}
-                    Sent::Gap => decoder.lose(),
+                    Sent::Gap => {
+                        decoder.miss();
+                        decoder.lose();
+                    }
                 }
                 expected = Some(seq + 1);
             }

@@ -10,7 +10,7 @@ use super::room::Room;
 use super::streams::{Format, Packet, Shape};
 use crate::media::layers::Kind;
 
-const RUNS: u64 = 1300;
+const RUNS: u64 = 1400;
 const PICTURES: u64 = 160;
 
 const SHAPES: &[(Kind, Shape)] = &[
@@ -20,6 +20,7 @@ const SHAPES: &[(Kind, Shape)] = &[
     (Kind::Simulcast, shape(Format::Vp9Flexible, 1, 3, false)),
     (Kind::Simulcast, shape(Format::Vp9Pattern, 1, 3, false)),
     (Kind::Simulcast, shape(Format::Av1, 1, 3, false)),
+    (Kind::Simulcast, shape(Format::H264Layered, 1, 3, false)),
     (Kind::Svc, shape(Format::Vp9Flexible, 3, 3, false)),
     (Kind::Svc, shape(Format::Vp9Flexible, 3, 3, true)),
     (Kind::Svc, shape(Format::Vp9Pattern, 3, 3, false)),

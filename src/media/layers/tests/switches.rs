@@ -153,6 +153,22 @@ fn spatial_layers_leave_with_the_next_picture_and_come_back_with_a_key_picture()
     }
 }
 
+/// The marker bit was kept for it.
+#[test]
+fn the_end_of_a_picture_is_forwarded_even_if_it_is_not_wanted_any_more_when_it_comes() {
+    let mut room = Room::new(Kind::Svc, svc(Format::Av1, true), 1, 0);
+    room.wish(2, 2);
+    let mut packets: Vec<Packet> = room.encoders[0].picture(true, 3, 1);
+    let late = packets.pop().expect("the top layer's frame");
+    packets.into_iter().for_each(|packet| room.arrive(0, packet));
+    room.wish(1, 2);
+    run(&mut room, 1);
+    room.arrive(0, late);
+    assert!(matches!(room.last, Some(Verdict::Forward { .. })));
+    assert_eq!(room.selector.current(), layer(1, 2));
+    room.decode(Format::Av1);
+}
+
 #[test]
 fn a_spatial_layer_that_begins_anew_is_taken_up_without_a_key_picture() {
     let mut room = Room::new(Kind::Svc, svc(Format::Vp9Flexible, false), 1, 7);
