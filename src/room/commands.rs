@@ -138,7 +138,9 @@ impl Engine {
         let path = self.paths.remove(key);
         self.directory.remove(key, &path);
         self.path_keys.remove(&path.id);
-        for timer in [Timer::Path(key), Timer::Feedback(key), Timer::Reports(key)] {
+        for timer in
+            [Timer::Path(key), Timer::Feedback(key), Timer::Reports(key), Timer::Replay(key)]
+        {
             self.timers.cancel(timer);
         }
     }
@@ -185,7 +187,7 @@ impl Engine {
         if self.producers[key].borrowers.iter().all(|own| own.shard != to) {
             self.producers[key].borrowers.push(Borrower::new(to));
             self.lend_clocks(key, to, out);
-            self.wish_key_frame_for_borrower(now, key, out);
+            self.begin_hand_over(now, key, to, None, out);
         }
     }
 
@@ -197,9 +199,13 @@ impl Engine {
         out: &mut impl Outbox,
     ) {
         let Some(&key) = self.producer_keys.get(&id) else { return };
-        self.producers[key].paused = paused;
+        let was_paused = std::mem::replace(&mut self.producers[key].paused, paused);
         if paused {
             self.silence(now, key, out);
+        } else if was_paused {
+            // Nobody may be sent what came during the pause.
+            let encodings = self.producers[key].encodings.iter_mut();
+            encodings.for_each(|encoding| encoding.history.clear());
         }
         let consumers = self.producers[key].consumers.clone();
         for consumer in consumers {
@@ -220,6 +226,8 @@ impl Engine {
         self.timers.cancel(Timer::KeyFrame(key));
         self.timers.cancel(Timer::Repair(key));
         self.timers.cancel(Timer::Loudness(key));
+        self.timers.cancel(Timer::History(key));
+        self.timers.cancel(Timer::HandOver(key));
         self.timers.cancel(Timer::Wants(key));
         if let Source::Transport(path_key) = producer.source
             && let Some(path) = self.paths.get_mut(path_key)
@@ -260,7 +268,7 @@ impl Engine {
     }
 
     /// A consumer is new, resumed, or newly connected: chooses its encoding and asks for what it needs.
-    fn start_consumer(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
+    pub(super) fn start_consumer(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         let consumer = &mut self.consumers[key];
         let producer = &self.producers[consumer.producer];
         consumer.follow(producer, producer.best_encoding(now, u8::MAX), now);
@@ -269,8 +277,7 @@ impl Engine {
             && !producer.paused
             && let Some(encoding) = consumer.needs_key_frame()
         {
-            let producer = consumer.producer;
-            self.wish_key_frame(now, producer, encoding, out);
+            self.serve_key_frame(now, key, encoding, out);
         }
     }
 

@@ -84,20 +84,13 @@ impl Engine {
     /// A consumer wants a key frame of what it is sent.
     pub(super) fn wish_key_frame_for(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         let consumer = &self.consumers[key];
-        if let (false, Some(encoding)) = (consumer.paused, consumer.encoding()) {
-            self.wish_key_frame(now, consumer.producer, encoding, out);
+        let rtt = self.paths[consumer.transport].rtt.or_guess();
+        // One that was sent a moment ago had not arrived when this was asked.
+        if consumer.replay.is_answer(now, rtt) {
+            return;
         }
-    }
-
-    /// A new borrower of a producer cannot wait for the next key frame.
-    pub(super) fn wish_key_frame_for_borrower(
-        &mut self,
-        now: Instant,
-        producer: usize,
-        out: &mut impl Outbox,
-    ) {
-        if let Some(encoding) = self.producers[producer].best_encoding(now, u8::MAX) {
-            self.wish_key_frame(now, producer, encoding, out);
+        if let (false, Some(encoding)) = (consumer.paused, consumer.encoding()) {
+            self.serve_key_frame(now, key, encoding, out);
         }
     }
 

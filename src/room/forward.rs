@@ -8,7 +8,9 @@ use crate::room::consumer::{Admitted, Consumer};
 use crate::room::counters::Drop;
 use crate::room::paths::Path;
 use crate::room::producer::Producer;
+use crate::room::replay;
 use crate::room::spec::Event;
+use crate::room::timers::Timer;
 use crate::room::{Engine, Outbox};
 use crate::wire::extension::{AbsSendTime, Elements};
 use crate::wire::rtp;
@@ -172,7 +174,15 @@ impl Engine {
             }
             let before = consumer.needs_key_frame();
             consumer.follow(producer, best, now);
+            if let Some(encoding) = consumer.needs_key_frame().filter(|it| Some(*it) != before)
+                && replay::begin(consumer, path, producer, encoding, now)
+            {
+                self.timers.schedule(Timer::Replay(consumer.transport), now);
+            }
             for packet in packets {
+                if consumer.replay.holds_back(packet) {
+                    continue;
+                }
                 let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
                 let switched = admitted.switched;
                 match send(consumer, path, packet, bytes(packet), admitted, now, out) {
@@ -188,7 +198,7 @@ impl Engine {
                 self.events.push_back(Event::LayersChanged { id: consumer.id, layers });
             }
             let needed = consumer.needs_key_frame();
-            if needed.is_some() && needed != before {
+            if needed.is_some() && needed != before && consumer.replay.encoding() != needed {
                 wanted = needed;
             }
         }
@@ -223,7 +233,7 @@ fn catch_up(
 }
 
 /// Writes one packet for one consumer straight into the send arena and seals it there.
-fn send(
+pub(super) fn send(
     consumer: &Consumer,
     path: &mut Path,
     packet: &Opened,

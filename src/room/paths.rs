@@ -71,6 +71,8 @@ pub(super) struct Path {
     pub(super) rtt: RoundTrip,
     /// What may be sent again, whoever asks for it how often.
     pub(super) resends: Budget,
+    /// Bytes from histories that are yet to be sent to its consumers.
+    pub(super) replaying: usize,
     /// Media bytes sent since the last reports.
     pub(super) sent_bytes: usize,
     /// A request for a lost packet whose answer will tell the round trip: its producer, encoding, number,
@@ -103,6 +105,7 @@ impl Path {
             feedback_count: 0,
             rtt: RoundTrip::default(),
             resends: Budget::for_resends(INITIAL_BITRATE),
+            replaying: 0,
             sent_bytes: 0,
             asked: None,
             meters: PathMeters::default(),

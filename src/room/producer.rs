@@ -50,6 +50,8 @@ pub(super) struct Producer {
     pub(super) payloads: Vec<PayloadSpec>,
     pub(super) extensions: ExtensionMap,
     pub(super) encodings: Vec<Encoding>,
+    /// Whether a timer is set that lets its histories expire.
+    pub(super) expires: bool,
     /// Packets read so far.
     order: u64,
     /// Keys of the consumers on this shard.
@@ -139,6 +141,7 @@ impl Producer {
                 .iter()
                 .map(|encoding| Encoding::new(*encoding, clock_rate, limits, now))
                 .collect(),
+            expires: false,
             order: 0,
             consumers: Vec::new(),
             borrowers: Vec::new(),

@@ -27,6 +27,12 @@ pub(super) enum Timer {
     Repair(usize),
     /// A key-frame request of a producer falls due.
     KeyFrame(usize),
+    /// A transport's consumers are to be sent more from the history.
+    Replay(usize),
+    /// Borrowers of a producer are to be handed more of its history.
+    HandOver(usize),
+    /// What a producer's histories keep may have become too old.
+    History(usize),
     /// What is wanted of a producer is to be weighed, or repeated to its home shard.
     Wants(usize),
 }

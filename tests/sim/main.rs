@@ -4,10 +4,12 @@
 //! has no seed, is tested with the transports.
 
 mod forwarding;
+mod histories;
 mod hostile;
 mod media;
 mod network;
 mod peer;
 mod random;
+mod replays;
 mod wants;
 mod world;
