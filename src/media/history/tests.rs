@@ -88,9 +88,9 @@ fn the_newest_key_frame_is_known_while_it_is_kept() {
     history.note_key_frame(SeqNo(24));
     history.note_key_frame(SeqNo(1000));
     assert_eq!(history.key_frame(), Some((SeqNo(25), start + ms(25 * 50))));
-    history.expire(start + ms(25 * 50 + 2000));
+    history.expire(start + ms(25 * 50 + 2500));
     assert_eq!(numbers(&history, 0), (25..40).collect::<Vec<_>>(), "all since the key frame");
-    history.expire(start + ms(25 * 50 + 2001));
+    history.expire(start + ms(25 * 50 + 2501));
     assert_eq!(history.key_frame(), None);
     assert_eq!(history.packets(), 0, "nothing is a second old");
 }
