@@ -237,6 +237,7 @@ mod tests {
         assert_eq!(spec.payloads, [mapping]);
         let expected = [
             (E::Mid, 1),
+            (E::TransportWideCc, 5),
             (E::VideoOrientation, 8),
             (E::TransmissionOffset, 9),
             (E::PlayoutDelay, 11),

@@ -16,7 +16,7 @@ pub const SHORTEST_SPAN: Duration = Duration::from_millis(250);
 pub const MAX_LAYERS: usize = 4;
 
 /// A spatial layer without packets for this long is not being sent any more.
-pub const SPATIAL_SILENCE: Duration = Duration::from_millis(1500);
+pub const SPATIAL_SILENCE: Duration = Duration::from_millis(1250);
 
 /// The same for a temporal layer whose spatial layer still flows: a still screen sends one frame per
 /// second, every fourth of which is of the second temporal layer.

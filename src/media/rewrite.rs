@@ -21,8 +21,9 @@ struct Shift<P> {
     sequence: i64,
     /// Outgoing timestamp minus incoming timestamp.
     timestamp: u32,
-    /// Incoming timestamps before this one lie closer together: see [`Rewriter::catch_up`].
-    pivot: Option<u32>,
+    /// Whether incoming timestamps before `pivot` lie closer together: see [`Rewriter::catch_up`].
+    catches_up: bool,
+    pivot: u32,
     /// What else changes inside the payload.
     payload: P,
 }
@@ -87,7 +88,14 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     /// `timestamp` added to its timestamps. What arrives later from before the cut is not mapped.
     pub fn cut(&mut self, encoding: u8, first: SeqNo, timestamp: u32, payload: P) {
         let sequence = self.next.0.wrapping_sub(first.0) as i64;
-        self.push(Shift { encoding, from: first, sequence, timestamp, pivot: None, payload });
+        self.push(Shift {
+            encoding,
+            from: first,
+            sequence,
+            timestamp,
+            payload,
+            ..Shift::default()
+        });
         self.highest = SeqNo(first.0.saturating_sub(1));
     }
 
@@ -96,15 +104,15 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     /// and goes on in time, though none goes back.
     pub fn catch_up(&mut self, pivot: u32) {
         if let Some(last) = self.shifts.last_mut() {
-            last.pivot = Some(pivot);
+            (last.catches_up, last.pivot) = (true, pivot);
         }
     }
 
     /// What is mapped from now on is new.
     pub fn caught_up(&mut self) {
         let from = SeqNo(self.highest.0 + 1);
-        if let Some(last) = self.shifts.last().filter(|last| last.pivot.is_some()) {
-            let next = Shift { from: from.max(last.from), pivot: None, ..*last };
+        if let Some(last) = self.shifts.last().filter(|last| last.catches_up) {
+            let next = Shift { from: from.max(last.from), catches_up: false, ..*last };
             self.push(next);
         }
     }
@@ -196,7 +204,8 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
 }
 
 fn numbers<P: Copy>(shift: &Shift<P>, seq: SeqNo) -> Numbers<P> {
-    Numbers { seq, timestamp_shift: shift.timestamp, pivot: shift.pivot, payload: shift.payload }
+    let pivot = shift.catches_up.then_some(shift.pivot);
+    Numbers { seq, timestamp_shift: shift.timestamp, pivot, payload: shift.payload }
 }
 
 #[cfg(test)]

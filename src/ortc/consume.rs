@@ -5,10 +5,6 @@ use super::types::*;
 use super::{Consumable, Producible};
 use crate::id::{Codec, Extension, MediaKind, Mid, Ssrc};
 
-/// Feedback that receivers must not be asked for, since nobody would answer: there is no bandwidth
-/// estimate yet towards consumers.
-const UNANSWERED_TO_CONSUMERS: &[(&str, &str)] = &[("goog-remb", ""), ("transport-cc", "")];
-
 /// See [`super::consume()`].
 pub(super) fn consume(
     producer: &Producible,
@@ -20,10 +16,12 @@ pub(super) fn consume(
 ) -> Result<Consumable, Invalid> {
     debug_assert!(!cname.is_empty(), "the fallback must not be empty");
     let consumable = &producer.consumable;
-    let codecs = codecs(producer, capabilities);
+    let mut codecs = codecs(producer, capabilities);
     if codecs.is_empty() {
         return Err(undecodable(producer));
     }
+    let header_extensions = header_extensions(consumable, capabilities, &codecs);
+    one_congestion_control(&mut codecs, &header_extensions);
     let rtx_ssrc = codecs.iter().any(RtpCodecParameters::is_rtx).then_some(rtx_ssrc);
     let mut rtcp = consumable.rtcp.clone();
     if rtcp.cname.is_empty() {
@@ -31,7 +29,7 @@ pub(super) fn consume(
     }
     let rtp = RtpParameters {
         mid: Some(mid),
-        header_extensions: header_extensions(consumable, capabilities, &codecs),
+        header_extensions,
         codecs,
         encodings: vec![encoding(consumable, ssrc, rtx_ssrc)],
         rtcp,
@@ -68,10 +66,7 @@ fn codecs(producer: &Producible, capabilities: &RtpCapabilities) -> Vec<RtpCodec
     for codec in media_codecs(consumable) {
         let Some(capability) = matching_capability(codec, capabilities) else { continue };
         let mut media = codec.clone();
-        media.rtcp_feedback.retain(|own| {
-            capability.rtcp_feedback.contains(own)
-                && !UNANSWERED_TO_CONSUMERS.contains(&(own.kind.as_str(), own.parameter.as_str()))
-        });
+        media.rtcp_feedback.retain(|own| capability.rtcp_feedback.contains(own));
         let repairs =
             |rtx: &&RtpCodecParameters| rtx.is_rtx() && rtx.apt() == Some(codec.payload_type);
         let rtx = consumable.codecs.iter().find(repairs);
@@ -102,8 +97,8 @@ fn has_rtx(media: &RtpCodecCapability, capabilities: &RtpCapabilities) -> bool {
 ///
 /// As in mediasoup, name and id must be the same on both sides (a client learns our ids from the
 /// router's capabilities), while the media kind is not compared: mediasoup-client lists an extension
-/// of both kinds only once. The two congestion control extensions only go to a client that answers
-/// them with the feedback that they are for.
+/// of both kinds only once. Of the two congestion control extensions a client gets the one whose feedback it
+/// can give: transport-wide numbers if possible, else send times for REMB.
 fn header_extensions(
     consumable: &RtpParameters,
     capabilities: &RtpCapabilities,
@@ -116,7 +111,7 @@ fn header_extensions(
     let useful =
         |extension: &RtpHeaderExtensionParameters| match Extension::from_uri(&extension.uri) {
             Some(Extension::TransportWideCc) => transport_cc,
-            Some(Extension::AbsSendTime) => transport_cc || remb,
+            Some(Extension::AbsSendTime) => remb && !transport_cc,
             _ => true,
         };
     let received = |extension: &RtpHeaderExtensionParameters| {
@@ -128,6 +123,23 @@ fn header_extensions(
     };
     let both = |extension: &&RtpHeaderExtensionParameters| useful(extension) && received(extension);
     consumable.header_extensions.iter().filter(both).cloned().collect()
+}
+
+/// Leaves of the two sorts of feedback the one whose extension is there, as mediasoup does.
+fn one_congestion_control(
+    codecs: &mut [RtpCodecParameters],
+    extensions: &[RtpHeaderExtensionParameters],
+) {
+    let has = |extension: Extension| extensions.iter().any(|own| own.uri == extension.uri());
+    let transport_cc = has(Extension::TransportWideCc);
+    let remb = !transport_cc && has(Extension::AbsSendTime);
+    for codec in codecs {
+        codec.rtcp_feedback.retain(|feedback| match feedback.kind.as_str() {
+            "transport-cc" => transport_cc,
+            "goog-remb" => remb,
+            _ => true,
+        });
+    }
 }
 
 /// The one stream that a consumer gets, whatever its producer has.

@@ -13,7 +13,7 @@ use crate::id::{Codec, Extension, MediaKind, PayloadType};
 const ANSWERED_FOR_AUDIO: &[(&str, &str)] = &[("transport-cc", "")];
 /// See [`ANSWERED_FOR_AUDIO`].
 const ANSWERED_FOR_VIDEO: &[(&str, &str)] =
-    &[("transport-cc", ""), ("nack", ""), ("nack", "pli"), ("ccm", "fir")];
+    &[("goog-remb", ""), ("transport-cc", ""), ("nack", ""), ("nack", "pli"), ("ccm", "fir")];
 
 /// The first dynamic payload type. Codecs take two each (media, RTX) in their order; 127 must stay
 /// free, since mediasoup-client uses it for its probator.

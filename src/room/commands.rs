@@ -74,12 +74,13 @@ impl Engine {
                 if let Some(&key) = self.consumer_keys.get(&id) {
                     self.consumers[key].prefer(spatial, temporal);
                     self.wants_changed(now, self.consumers[key].producer);
-                    self.start_consumer(now, key, out);
+                    self.allot_and_ask(now, self.consumers[key].transport, out);
                 }
             }
             Command::SetPriority { id, priority } => {
                 if let Some(&key) = self.consumer_keys.get(&id) {
                     self.consumers[key].priority = priority;
+                    self.allot_and_ask(now, self.consumers[key].transport, out);
                 }
             }
             Command::Stats { token, of } => {
@@ -139,19 +140,17 @@ impl Engine {
         self.directory.remove(key, &path);
         self.path_keys.remove(&path.id);
         for timer in
-            [Timer::Path(key), Timer::Feedback(key), Timer::Reports(key), Timer::Replay(key)]
+            [Timer::Path, Timer::Feedback, Timer::Reports, Timer::Allot, Timer::Line, Timer::Pace]
         {
-            self.timers.cancel(timer);
+            self.timers.cancel(timer(key));
         }
+        self.timers.cancel(Timer::Replay(key));
     }
 
     /// A transport has become connected: its consumers can begin.
     pub(super) fn begin_media(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         self.schedule_reports(now, key);
-        let consumers: Vec<usize> = self.paths[key].consumers.values().copied().collect();
-        for consumer in consumers {
-            self.start_consumer(now, consumer, out);
-        }
+        self.allot_and_ask(now, key, out);
     }
 
     fn add_producer(&mut self, now: Instant, spec: &ProducerSpec) {
@@ -212,7 +211,7 @@ impl Engine {
             if paused {
                 self.consumers[consumer].interrupt();
             } else {
-                self.start_consumer(now, consumer, out);
+                self.allot_and_ask(now, self.consumers[consumer].transport, out);
             }
         }
     }
@@ -247,7 +246,7 @@ impl Engine {
         self.producers[producer_key].consumers.push(key);
         self.paths[path_key].consumers.insert(spec.ssrc, key);
         self.wants_changed(now, producer_key);
-        self.start_consumer(now, key, out);
+        self.allot_and_ask(now, path_key, out);
     }
 
     fn set_consumer_paused(
@@ -262,23 +261,9 @@ impl Engine {
         self.wants_changed(now, self.consumers[key].producer);
         if paused {
             self.consumers[key].interrupt();
-        } else {
-            self.start_consumer(now, key, out);
         }
-    }
-
-    /// A consumer is new, resumed, or newly connected: chooses its encoding and asks for what it needs.
-    pub(super) fn start_consumer(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
-        let consumer = &mut self.consumers[key];
-        let producer = &self.producers[consumer.producer];
-        consumer.follow(producer, producer.best_encoding(now, u8::MAX), now);
-        let is_connected = self.paths[consumer.transport].transport.is_connected();
-        if is_connected
-            && !producer.paused
-            && let Some(encoding) = consumer.needs_key_frame()
-        {
-            self.serve_key_frame(now, key, encoding, out);
-        }
+        // What it does not take any more is there for others.
+        self.allot_and_ask(now, self.consumers[key].transport, out);
     }
 
     fn remove_consumer(&mut self, now: Instant, key: usize) {
@@ -290,6 +275,7 @@ impl Engine {
         }
         if let Some(path) = self.paths.get_mut(consumer.transport) {
             path.consumers.remove(&consumer.ssrc);
+            path.pacer.forget(key);
         }
     }
 }

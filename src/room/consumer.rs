@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::id::{ConsumerId, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
+use crate::id::{ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
+use crate::media::allocation::{self, Reason};
 use crate::media::history::RecentResends;
-use crate::media::layers::{Kind, Layer, PayloadShift, PictureIds, Selector, Verdict};
+use crate::media::layers::{Layer, PayloadShift, PictureIds, Selector, Verdict};
 use crate::media::rewrite::{Numbers, Rewriter, squeeze};
 use crate::media::score::{Interval, Score};
 use crate::room::figures::{Meter, Requests};
@@ -13,6 +14,7 @@ use crate::room::producer::Producer;
 use crate::room::replay::Replay;
 use crate::room::spec::{ConsumerSpec, PayloadMapping};
 use crate::wire::rtcp::ReportBlock;
+use crate::wire::rtp::Fields;
 use crate::wire::seq::SeqNo;
 
 /// One consumer.
@@ -28,7 +30,9 @@ pub(super) struct Consumer {
     /// Highest layers that the client wants.
     preferred: Layer,
     /// The layers that control was told of last.
-    told: Option<Layer>,
+    told: LayerPair,
+    /// The encoding that a key frame was asked of for this consumer, until it has come.
+    asked: Option<u8>,
     pub(super) ssrc: Ssrc,
     pub(super) mid: Mid,
     /// Whether the receiver still needs the MID to place our SSRC: until its first report names it.
@@ -171,6 +175,7 @@ impl Consumer {
                 .preferred
                 .map_or(HIGHEST, |(spatial, temporal)| Layer { spatial, temporal }),
             told: None,
+            asked: None,
             ssrc: spec.ssrc,
             mid: spec.mid,
             says_mid: true,
@@ -202,37 +207,62 @@ impl Consumer {
         }
     }
 
-    /// Follows what the producer sends: the highest encoding that has been sent for a while; `best` if the
-    /// present one has fallen silent.
-    pub(super) fn follow(&mut self, producer: &Producer, best: Option<u8>, now: Instant) {
+    /// Aims at what it was granted. While nothing is sent that it could get it goes on as it is: the stream may
+    /// begin again where it ended.
+    pub(super) fn aim(&mut self, granted: Option<allocation::Layer>, reason: Reason) {
         let Layers::Chosen(chosen) = &mut self.layers else { return };
-        if self.paused {
+        if granted.is_none() && reason == Reason::NotSent {
             return;
         }
-        let present = chosen.selector.target();
-        let target = present.map(|target| target.spatial);
-        let is_alive = |index: u8| {
-            let encoding = producer.encodings.get(usize::from(index));
-            encoding.is_some_and(|encoding| encoding.is_active(now))
-        };
-        let wanted = match target {
-            _ if producer.layering() == Kind::Svc => best.map(|_| TOP),
-            Some(target) if is_alive(target) && target <= self.preferred.spatial => {
-                producer.steady_encoding(now, self.preferred.spatial).max(Some(target))
-            }
-            _ => producer.best_encoding(now, self.preferred.spatial).or(best),
-        };
-        let wanted = wanted.map(|spatial| Layer {
-            spatial: if producer.layering() == Kind::Svc {
-                spatial.min(self.preferred.spatial)
-            } else {
-                spatial
-            },
-            temporal: self.preferred.temporal,
-        });
-        if wanted.is_some() && wanted != present {
-            chosen.selector.set_target(wanted);
+        let layer = granted.map(|layer| Layer { spatial: layer.spatial, temporal: layer.temporal });
+        if layer == chosen.selector.target() {
+            return;
         }
+        chosen.selector.set_target(layer);
+        if layer.is_none() {
+            self.cut = true;
+        }
+    }
+
+    /// The layers that it aims at.
+    pub(super) fn target(&self) -> Option<allocation::Layer> {
+        let Layers::Chosen(chosen) = &self.layers else { return None };
+        let target = chosen.selector.target()?;
+        Some(allocation::Layer { spatial: target.spatial, temporal: target.temporal })
+    }
+
+    /// The most that its client has a use for.
+    pub(super) fn preferred(&self) -> allocation::Layer {
+        allocation::Layer { spatial: self.preferred.spatial, temporal: self.preferred.temporal }
+    }
+
+    /// The encoding that a key frame is needed of, if that was not so before.
+    pub(super) fn new_need(&mut self) -> Option<u8> {
+        let need = self.needs_key_frame();
+        if std::mem::replace(&mut self.asked, need) == need { None } else { need }
+    }
+
+    /// Whether probes can leave on its retransmission stream.
+    pub(super) fn can_carry_padding(&self) -> bool {
+        let is_counted = self.extensions.id(Extension::TransportWideCc).is_some();
+        self.rtx.is_some() && is_counted && !self.paused
+    }
+
+    /// The header of a packet of padding on the retransmission stream.
+    pub(super) fn padding_fields(&mut self) -> Option<(SeqNo, Fields)> {
+        let timestamp = self.sent.last.map_or(0, |(timestamp, _)| timestamp);
+        let payload_type = self.payloads.iter().find_map(|mapping| mapping.consumer_rtx)?;
+        let rtx = self.rtx.as_mut()?;
+        let seq = rtx.number();
+        let fields = Fields {
+            padding: true,
+            marker: false,
+            payload_type,
+            sequence: seq.wire(),
+            timestamp,
+            ssrc: rtx.ssrc,
+        };
+        Some((seq, fields))
     }
 
     /// The client wants no layers above these; no temporal one means the highest.
@@ -240,23 +270,20 @@ impl Consumer {
         self.preferred = Layer { spatial, temporal: temporal.unwrap_or(TOP) };
     }
 
-    /// The highest layers that its client has a use for.
-    pub(super) fn preferred(&self) -> Layer {
-        self.preferred
-    }
-
     /// The layers that are sent, if they are others than control was told of.
-    pub(super) fn news(&mut self) -> Option<LayerPair> {
-        let Layers::Chosen(chosen) = &self.layers else { return None };
-        let current = chosen.selector.current();
-        (std::mem::replace(&mut self.told, current) != current)
-            .then(|| current.map(|layer| (layer.spatial, layer.temporal)))
+    pub(super) fn news(&mut self, producer: &Producer) -> Option<LayerPair> {
+        let (current, _) = self.layers(producer);
+        (std::mem::replace(&mut self.told, current) != current).then_some(current)
     }
 
     /// The layers that are sent, and those that it is on its way to.
-    pub(super) fn layers(&self) -> (LayerPair, LayerPair) {
+    pub(super) fn layers(&self, producer: &Producer) -> (LayerPair, LayerPair) {
         let Layers::Chosen(chosen) = &self.layers else { return (None, None) };
-        let pair = |layer: Option<Layer>| layer.map(|layer| (layer.spatial, layer.temporal));
+        let pair = |layer: Option<Layer>| {
+            layer.map(|layer| {
+                (layer.spatial, layer.temporal.min(producer.top_temporal(layer.spatial)))
+            })
+        };
         (pair(chosen.selector.current()), pair(chosen.selector.target()))
     }
 

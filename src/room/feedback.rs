@@ -7,6 +7,7 @@ use crate::media::clock::SenderClock;
 use crate::room::figures::Requests;
 use crate::room::parcel::Note;
 use crate::room::producer::{Route, Source, Stream};
+use crate::room::replay::Heard;
 use crate::room::spec::Event;
 use crate::room::timers::Timer;
 use crate::room::{Drop, Engine, Outbox};
@@ -52,6 +53,12 @@ impl Engine {
                     }
                 }
                 Ok(Packet::Nack(nack)) => self.resend(now, key, &nack, out),
+                Ok(Packet::TransportCc(feedback)) => {
+                    self.hear_arrivals(now, key, &feedback, received_at, out);
+                }
+                Ok(Packet::MaxBitrate(message)) => {
+                    self.hear_max_bitrate(now, key, message.bitrate, out);
+                }
                 Ok(_) => {}
                 Err(_) => self.counters.drop(Drop::MalformedRtcp),
             }
@@ -85,12 +92,12 @@ impl Engine {
     pub(super) fn wish_key_frame_for(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         let consumer = &self.consumers[key];
         let rtt = self.paths[consumer.transport].rtt.or_guess();
-        // One that was sent a moment ago had not arrived when this was asked.
-        if consumer.replay.is_answer(now, rtt) {
-            return;
-        }
-        if let (false, Some(encoding)) = (consumer.paused, consumer.encoding()) {
-            self.serve_key_frame(now, key, encoding, out);
+        let (false, Some(encoding)) = (consumer.paused, consumer.encoding()) else { return };
+        match consumer.replay.heard_of(now, rtt) {
+            // It had not arrived when this was asked.
+            Heard::Early => {}
+            Heard::InVain => self.serve_key_frame(now, key, encoding, out),
+            Heard::Later => self.wish_key_frame(now, consumer.producer, encoding, out),
         }
     }
 
@@ -188,6 +195,9 @@ impl Engine {
         }
         if let Some(rtt) = consumer.sent.round_trip(block, now) {
             path.rtt.sample(rtt);
+            if let Some(line) = &mut path.line {
+                line.estimator.rtt_measured(rtt);
+            }
         }
     }
 

@@ -29,6 +29,11 @@ impl Meter {
         self.rate.add(bytes, now);
     }
 
+    /// bit/s of late.
+    pub(super) fn rate(&self, now: Instant) -> u64 {
+        self.rate.bits_per_second(now)
+    }
+
     /// Packets so far.
     pub(super) fn packets(&self) -> u64 {
         self.packets
@@ -48,6 +53,7 @@ pub(super) struct PathMeters {
     pub(super) rtp_sent: Meter,
     pub(super) rtx_received: Meter,
     pub(super) rtx_sent: Meter,
+    pub(super) probation_sent: Meter,
 }
 
 /// What receivers and we asked of one stream, and what came of it.
@@ -104,7 +110,7 @@ impl Engine {
         put(&mut outbound, &consumer.requests);
         outbound.score = consumer.score.value();
         outbound.round_trip_time = path.rtt.measured();
-        let (layers, target_layers) = consumer.layers();
+        let (layers, target_layers) = consumer.layers(producer);
         let encoding = consumer.encoding().and_then(|e| producer.encodings.get(usize::from(e)));
         ConsumerStats {
             outbound,
@@ -161,6 +167,9 @@ fn transport(path: &Path, now: Instant) -> TransportStats {
         rtp_sent: path.meters.rtp_sent.traffic(now),
         rtx_received: path.meters.rtx_received.traffic(now),
         rtx_sent: path.meters.rtx_sent.traffic(now),
+        probation_sent: path.meters.probation_sent.traffic(now),
+        available_outgoing_bitrate: path.line.as_ref().and_then(|line| line.estimate()),
+        packet_loss_sent: path.line.as_ref().and_then(|line| line.loss()),
         round_trip_time: path.rtt.measured(),
         ..TransportStats::default()
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::id::{Codec, Extension};
+use crate::media::bandwidth::SentKind;
 use crate::media::layers::{FrameInfo, Structure};
 use crate::room::consumer::{Admitted, Consumer};
 use crate::room::counters::Drop;
@@ -163,21 +164,27 @@ impl Engine {
         if producer.paused {
             return;
         }
-        let best = producer.best_encoding(now, u8::MAX);
+        let has_news = producer.has_news;
+        if has_news {
+            self.producers[producer_key].has_news = false;
+            self.allot_receivers(now, producer_key);
+        }
+        let producer = &self.producers[producer_key];
         let clock_rate = producer.clock_rate();
-        let mut wanted = None;
+        // Bit `n`: a key frame of encoding `n` is needed.
+        let mut wanted = 0_u8;
         for &key in &producer.consumers {
             let consumer = &mut self.consumers[key];
             let path = &mut self.paths[consumer.transport];
             if !path.transport.is_connected() {
                 continue;
             }
-            let before = consumer.needs_key_frame();
-            consumer.follow(producer, best, now);
-            if let Some(encoding) = consumer.needs_key_frame().filter(|it| Some(*it) != before)
-                && replay::begin(consumer, path, producer, encoding, now)
-            {
-                self.timers.schedule(Timer::Replay(consumer.transport), now);
+            if has_news && let Some(encoding) = consumer.new_need() {
+                if replay::begin(consumer, path, producer, encoding, now) {
+                    self.timers.schedule(Timer::Replay(consumer.transport), now);
+                } else {
+                    wanted |= 1 << encoding.min(7);
+                }
             }
             for packet in packets {
                 if consumer.replay.holds_back(packet) {
@@ -194,15 +201,15 @@ impl Engine {
                     self.counters.rtp_out += rest;
                 }
             }
-            if let Some(layers) = consumer.news() {
+            if let Some(layers) = consumer.news(producer) {
                 self.events.push_back(Event::LayersChanged { id: consumer.id, layers });
             }
-            let needed = consumer.needs_key_frame();
-            if needed.is_some() && needed != before && consumer.replay.encoding() != needed {
-                wanted = needed;
+            let need = consumer.new_need();
+            if let Some(encoding) = need.filter(|need| consumer.replay.encoding() != Some(*need)) {
+                wanted |= 1 << encoding.min(7);
             }
         }
-        if let Some(encoding) = wanted {
+        for encoding in (0..8).filter(|encoding| wanted & 1 << encoding != 0) {
             self.wish_key_frame(now, producer_key, encoding, out);
         }
     }
@@ -252,33 +259,43 @@ pub(super) fn send(
         timestamp: admitted.timestamp,
         ssrc: consumer.ssrc,
     };
-    let header = write_header(consumer, path, packet, bytes, &fields, now, buffer);
-    let header_len = header.ok_or(Drop::TooLarge)?;
+    let header = write_header(consumer, path, Some((packet, bytes)), &fields, now, buffer);
+    let header = header.ok_or(Drop::TooLarge)?;
     let payload = packet.payload(bytes);
-    let len = header_len + payload.len();
-    let room = buffer.get_mut(header_len..len).ok_or(Drop::TooLarge)?;
+    let len = header.len + payload.len();
+    let room = buffer.get_mut(header.len..len).ok_or(Drop::TooLarge)?;
     room.copy_from_slice(payload);
     admitted.payload.apply(packet.codec, room);
     let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
     out.send(sealed, to);
+    path.note_sent(header.transport_wide, now, sealed, SentKind::Media);
     path.sent_bytes += sealed;
     path.meters.rtp_sent.add(sealed, now);
     path.meters.sent.add(sealed, now);
     Ok(())
 }
 
-/// Writes the header as the consumer negotiated it; returns its length, or `None` if it does not fit.
+/// A header that was written.
+pub(super) struct Written {
+    /// Its length.
+    pub(super) len: usize,
+    /// The packet's transport-wide number, if the consumer negotiated it.
+    pub(super) transport_wide: Option<u16>,
+}
+
+/// Writes the header as the consumer negotiated it, with the elements that `packet` came with; `None` if it
+/// does not fit.
 pub(super) fn write_header(
     consumer: &Consumer,
     path: &mut Path,
-    packet: &Opened,
-    bytes: &[u8],
+    packet: Option<(&Opened, &[u8])>,
     fields: &rtp::Fields,
     now: Instant,
     buffer: &mut [u8],
-) -> Option<usize> {
+) -> Option<Written> {
     let id = |extension| consumer.extensions.id(extension);
-    rtp::write_header(buffer, fields, |elements| {
+    let mut transport_wide = None;
+    let len = rtp::write_header(buffer, fields, |elements| {
         if let (true, Some(id)) = (consumer.says_mid, id(Extension::Mid)) {
             elements.push(id, consumer.mid.as_bytes());
         }
@@ -286,11 +303,15 @@ pub(super) fn write_header(
             elements.push(id, &AbsSendTime::from_duration(path.age(now)).to_bytes());
         }
         if let Some(id) = id(Extension::TransportWideCc) {
-            elements.push(id, &path.next_transport_wide_sequence().to_be_bytes());
+            let sequence = path.next_transport_wide_sequence();
+            elements.push(id, &sequence.to_be_bytes());
+            transport_wide = Some(sequence);
         }
+        let Some((packet, bytes)) = packet else { return };
         for element in packet.elements() {
             let Some(id) = id(element.extension) else { continue };
             elements.push(id, element.data(bytes));
         }
-    })
+    })?;
+    Some(Written { len, transport_wide })
 }

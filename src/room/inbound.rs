@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::id::{Codec, Extension, Mid, Rid, ShardId};
+use crate::id::{Codec, Extension, MediaKind, Mid, Rid, ShardId};
 use crate::media::arrivals::Arrivals;
 use crate::room::forward::{Arrival, Opened};
 use crate::room::parcel::{Note, Parcel};
@@ -233,7 +233,7 @@ impl Engine {
         let clock_rate = producer.clock_rate();
         let encoding = producer.encodings.get_mut(usize::from(arrival.encoding))?;
         let is_new_source = encoding.latch(arrival.header.ssrc, clock_rate);
-        encoding.note_activity(arrival.received_at);
+        let begins = encoding.note_activity(arrival.received_at);
         encoding.codec = Some(opened.codec);
         encoding.meter.add(usize::from(opened.len), now);
         // RFC 4588 §6.3: a retransmission is of another stream and mends no statistics of this one.
@@ -241,6 +241,8 @@ impl Engine {
             encoding.reception.packet(arrival.seq, arrival.header.timestamp, arrival.received_at);
         }
         encoding.remember(packet, opened);
+        producer.meter_layer(&opened);
+        producer.has_news |= begins && producer.kind == MediaKind::Video;
         if !std::mem::replace(&mut producer.expires, true) {
             self.timers.schedule(Timer::History(arrival.producer), now + EXPIRE_INTERVAL);
         }

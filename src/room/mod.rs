@@ -15,6 +15,8 @@ mod feedback;
 mod figures;
 mod forward;
 mod inbound;
+mod line;
+mod pacer;
 pub mod parcel;
 mod paths;
 mod producer;
@@ -146,6 +148,9 @@ impl Engine {
                 Timer::Replay(key) => self.replay(now, key, out),
                 Timer::HandOver(key) => self.hand_over_histories(now, key, out),
                 Timer::History(key) => self.expire_histories(now, key),
+                Timer::Allot(key) => self.allot_and_ask(now, key, out),
+                Timer::Line(key) => self.mind_line(now, key, out),
+                Timer::Pace(key) => self.pace(now, key, out),
                 Timer::Wants(key) => self.weigh_wants(now, key, out),
             }
         }

@@ -9,6 +9,8 @@ use crate::id::{ExtensionMap, Ssrc, TransportId};
 use crate::media::arrivals::Arrivals;
 use crate::media::budget::Budget;
 use crate::room::figures::PathMeters;
+use crate::room::line::Line;
+use crate::room::pacer::Pacer;
 use crate::room::producer::Route;
 use crate::transport::Transport;
 use crate::wire::seq::SeqNo;
@@ -73,6 +75,10 @@ pub(super) struct Path {
     pub(super) resends: Budget,
     /// Bytes from histories that are yet to be sent to its consumers.
     pub(super) replaying: usize,
+    /// What its line carries, once it is sent video.
+    pub(super) line: Option<Box<Line>>,
+    /// What waits for its turn beside live media.
+    pub(super) pacer: Pacer,
     /// Media bytes sent since the last reports.
     pub(super) sent_bytes: usize,
     /// A request for a lost packet whose answer will tell the round trip: its producer, encoding, number,
@@ -106,6 +112,8 @@ impl Path {
             rtt: RoundTrip::default(),
             resends: Budget::for_resends(INITIAL_BITRATE),
             replaying: 0,
+            line: None,
+            pacer: Pacer::default(),
             sent_bytes: 0,
             asked: None,
             meters: PathMeters::default(),

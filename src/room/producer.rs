@@ -5,26 +5,31 @@ use std::time::{Duration, Instant};
 use crate::id::{
     Codec, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, Rid, RoomKey, ShardId, Ssrc,
 };
+use crate::media::allocation::{Layer, LayerRate};
 use crate::media::clock::SenderClock;
 use crate::media::history::{History, Limits};
 use crate::media::keyframe::KeyFrameRequests;
 use crate::media::layers::{Kind, Structure};
 use crate::media::nack::NackGenerator;
+use crate::media::rates::{self, LayerMeters, SPATIAL_SILENCE, Stacking};
 use crate::media::reception::Reception;
 use crate::media::score::{Interval, Score};
 use crate::media::speaker::Loudness;
 use crate::room::figures::{Meter, Requests};
 use crate::room::forward::Opened;
+use crate::room::line::OVERHEAD;
 use crate::room::spec::{EncodingScore, EncodingSpec, Feedback, PayloadSpec, ProducerSpec};
 use crate::room::wants::{Borrower, Wants};
 use crate::wire::rtcp::ReportBlock;
 
 /// An encoding without packets for this long is not sent any more.
-pub(super) const ENCODING_SILENCE: Duration = Duration::from_millis(1500);
+pub(super) const ENCODING_SILENCE: Duration = SPATIAL_SILENCE;
 
-/// An encoding that has been sent for this long is likely to stay: browsers begin with the lowest and add
-/// others as their own estimate grows.
-const STEADY: Duration = Duration::from_millis(1000);
+/// For this long after it has begun, an encoding may have layers that have not been seen yet.
+const YOUTH: Duration = Duration::from_millis(1000);
+
+/// Rates that were measured this long ago are still good.
+const RATES_AGE: Duration = Duration::from_millis(50);
 
 /// Where a producer's packets come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,13 @@ pub(super) struct Producer {
     pub(super) expires: bool,
     /// Packets read so far.
     order: u64,
+    pub(super) is_screen: bool,
+    /// An encoding has begun, again or for the first time, since the lines were shared out last.
+    pub(super) has_news: bool,
+    /// Of video.
+    meters: Option<LayerMeters>,
+    rates: Vec<LayerRate>,
+    measured_at: Option<Instant>,
     /// Keys of the consumers on this shard.
     pub(super) consumers: Vec<usize>,
     /// Shards that have a replica.
@@ -88,6 +100,8 @@ pub(super) struct Encoding {
     pub(super) history: History<Opened>,
     /// Since when packets have come without a long break.
     steady_since: Instant,
+    /// Highest temporal layer seen.
+    top_temporal: u8,
     /// Counts our FIRs (RFC 5104 §4.3.1.1).
     pub(super) fir_count: u8,
 }
@@ -143,6 +157,11 @@ impl Producer {
                 .collect(),
             expires: false,
             order: 0,
+            is_screen: spec.is_screen,
+            has_news: false,
+            meters: (spec.kind == MediaKind::Video).then(|| layer_meters(spec.encodings.len())),
+            rates: Vec::new(),
+            measured_at: None,
             consumers: Vec::new(),
             borrowers: Vec::new(),
             wants: Wants::new(spec),
@@ -229,13 +248,53 @@ impl Producer {
         highest.or_else(known).map(|index| index as u8)
     }
 
-    /// The highest encoding up to `limit` that has been sent for long enough to go up to it.
-    pub(super) fn steady_encoding(&self, now: Instant, limit: u8) -> Option<u8> {
-        let encodings = &self.encodings[..self.encodings.len().min(usize::from(limit) + 1)];
-        let steady = |e: &Encoding| {
-            e.is_active(now) && now.saturating_duration_since(e.steady_since) >= STEADY
+    /// Counts a packet for its layer.
+    pub(super) fn meter_layer(&mut self, packet: &Opened) {
+        let Some(meters) = &mut self.meters else { return };
+        let (spatial, temporal) = (packet.frame.spatial, packet.frame.temporal);
+        let encoding = &mut self.encodings[usize::from(packet.encoding)];
+        encoding.top_temporal = encoding.top_temporal.max(temporal);
+        let spatial = if self.encodings.len() > 1 { packet.encoding } else { spatial };
+        let bytes = usize::from(packet.len) + OVERHEAD;
+        meters.add(Layer { spatial, temporal }, bytes, packet.received_at);
+    }
+
+    /// Brings [`Self::layer_rates`] up to date.
+    pub(super) fn measure_layers(&mut self, now: Instant) {
+        let is_fresh = |at| now.saturating_duration_since(at) < RATES_AGE;
+        if !self.has_news && self.measured_at.is_some_and(is_fresh) {
+            return;
+        }
+        self.measured_at = Some(now);
+        self.rates.clear();
+        let Some(meters) = &self.meters else {
+            let bits_per_second = self.encodings.iter().map(|e| e.meter.rate(now)).sum();
+            return self.rates.push(LayerRate { spatial: 0, temporal: 0, bits_per_second });
         };
-        encodings.iter().rposition(steady).map(|index| index as u8)
+        self.rates.extend(meters.rates(now));
+        for (index, encoding) in self.encodings.iter().enumerate() {
+            if encoding.is_young(now) {
+                let is_svc = self.encodings.len() == 1;
+                let own = |rate: &&mut LayerRate| is_svc || usize::from(rate.spatial) == index;
+                let mut below = 0;
+                for rate in self.rates.iter_mut().filter(own) {
+                    rate.bits_per_second = rate.bits_per_second.max(below);
+                    below = rate.bits_per_second;
+                }
+            }
+        }
+    }
+
+    /// What its layers cost, as of the last [`Self::measure_layers`]. Of an encoding that has just begun, layers
+    /// that have not been seen yet count as sent: their first frames come behind those of the lower ones.
+    pub(super) fn layer_rates(&self) -> &[LayerRate] {
+        &self.rates
+    }
+
+    /// The highest temporal layer that a spatial layer has had.
+    pub(super) fn top_temporal(&self, spatial: u8) -> u8 {
+        let index = if self.encodings.len() > 1 { usize::from(spatial) } else { 0 };
+        self.encodings.get(index).map_or(0, |encoding| encoding.top_temporal)
     }
 
     fn stream_of(&self, payload_type: PayloadType) -> Option<Stream> {
@@ -268,6 +327,7 @@ impl Encoding {
             nack: NackGenerator::default(),
             history: History::new(limits),
             steady_since: now,
+            top_temporal: 0,
             fir_count: 0,
         }
     }
@@ -286,16 +346,23 @@ impl Encoding {
             self.nack = NackGenerator::default();
             self.recovered_before = 0;
             self.history.clear();
+            self.top_temporal = 0;
         }
         self.ssrc = Some(ssrc);
         is_new
     }
 
-    /// Notes that a packet came: since when the encoding is sent without a break.
-    pub(super) fn note_activity(&mut self, arrival: Instant) {
-        if !self.reception.is_active(arrival, ENCODING_SILENCE) {
+    /// Notes that a packet came: since when the encoding is sent without a break. Returns whether there was one.
+    pub(super) fn note_activity(&mut self, arrival: Instant) -> bool {
+        let begins = !self.reception.is_active(arrival, ENCODING_SILENCE);
+        if begins {
             self.steady_since = arrival;
         }
+        begins
+    }
+
+    fn is_young(&self, now: Instant) -> bool {
+        self.is_active(now) && now.saturating_duration_since(self.steady_since) < YOUTH
     }
 
     /// Keeps a packet for a while. A key frame that begins grants all wishes, and what was lost before it
@@ -344,5 +411,14 @@ impl Encoding {
             Stream::Media => self.spec.ssrc.is_none(),
             Stream::Rtx => self.spec.rtx_ssrc.is_none(),
         }
+    }
+}
+
+/// With several encodings each is a picture of its own; a lone one may have layers, of which only the stream
+/// itself tells.
+fn layer_meters(encodings: usize) -> LayerMeters {
+    match encodings {
+        0 | 1 => LayerMeters::new(Stacking::Svc, rates::MAX_LAYERS, rates::MAX_LAYERS),
+        _ => LayerMeters::new(Stacking::Simulcast, encodings, rates::MAX_LAYERS),
     }
 }

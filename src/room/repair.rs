@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::media::bandwidth::SentKind;
 use crate::media::nack::Arrived;
 use crate::room::forward::{Arrival, write_header};
+use crate::room::pacer::Waiting;
 use crate::room::producer::Source;
 use crate::room::timers::Timer;
 use crate::room::{Drop, Engine, Outbox};
@@ -99,7 +101,7 @@ impl Engine {
     }
 
     /// Sends again what a receiver misses, as RTX: what is still there, not more often than once per round
-    /// trip, and within the transport's budget.
+    /// trip, and within the transport's budget. What may not leave at once waits for its turn.
     pub(super) fn resend(
         &mut self,
         now: Instant,
@@ -111,10 +113,54 @@ impl Engine {
         self.count_request(key, nack.media, |requests| requests.nacks += 1);
         for wire in nack.sequences() {
             self.count_request(key, nack.media, |requests| requests.nack_packets += 1);
-            match self.resend_one(now, key, consumer, wire, out) {
-                Ok(()) => self.counters.rtx_out += 1,
+            let packet = Waiting { consumer, wire };
+            match self.may_resend(now, key, packet) {
+                Ok(len) => {
+                    let pacer = &mut self.paths[key].pacer;
+                    if pacer.is_free() && pacer.allow(len, now) {
+                        self.send_again(now, key, packet, out);
+                    } else if !pacer.wait(packet) {
+                        self.counters.drop(Drop::ResendBudget);
+                    }
+                }
                 Err(reason) => self.counters.drop(reason),
             }
+        }
+        self.pace(now, key, out);
+    }
+
+    /// Whether a packet may be sent again, and its length.
+    fn may_resend(&mut self, now: Instant, key: usize, packet: Waiting) -> Result<usize, Drop> {
+        let len = self.resend_len(packet).ok_or(Drop::NotInHistory)?;
+        let (path, consumer) = (&mut self.paths[key], &mut self.consumers[packet.consumer]);
+        let (_, _, numbers) = consumer.find(packet.wire).ok_or(Drop::NotInHistory)?;
+        let rtx = consumer.rtx.as_mut().ok_or(Drop::NotInHistory)?;
+        if !rtx.may_resend(numbers.seq, now, path.rtt.or_guess()) {
+            return Err(Drop::ResentLately);
+        }
+        path.resends.allow(len, now).then_some(len).ok_or(Drop::ResendBudget)
+    }
+
+    /// The length of a packet that a receiver misses, if it is still there.
+    pub(super) fn resend_len(&self, packet: Waiting) -> Option<usize> {
+        let consumer = &self.consumers[packet.consumer];
+        let (encoding, seq, _) = consumer.find(packet.wire)?;
+        let encoding = self.producers[consumer.producer].encodings.get(usize::from(encoding))?;
+        let (bytes, _) = encoding.history.entry(seq)?;
+        Some(bytes.len())
+    }
+
+    /// Sends a packet again.
+    pub(super) fn send_again(
+        &mut self,
+        now: Instant,
+        key: usize,
+        packet: Waiting,
+        out: &mut impl Outbox,
+    ) {
+        match self.resend_one(now, key, packet, out) {
+            Ok(()) => self.counters.rtx_out += 1,
+            Err(reason) => self.counters.drop(reason),
         }
     }
 
@@ -139,8 +185,7 @@ impl Engine {
         &mut self,
         now: Instant,
         key: usize,
-        consumer: usize,
-        wire: u16,
+        Waiting { consumer, wire }: Waiting,
         out: &mut impl Outbox,
     ) -> Result<(), Drop> {
         let Self { paths, producers, consumers, .. } = self;
@@ -154,12 +199,6 @@ impl Engine {
         let to = path.transport.remote().ok_or(Drop::NoKeys)?;
         let buffer = out.datagram().ok_or(Drop::OutboxFull)?;
         let rtx = consumer.rtx.as_mut().ok_or(Drop::NotInHistory)?;
-        if !rtx.may_resend(numbers.seq, now, path.rtt.or_guess()) {
-            return Err(Drop::ResentLately);
-        }
-        if !path.resends.allow(bytes.len(), now) {
-            return Err(Drop::ResendBudget);
-        }
         let (rtx_seq, ssrc) = (rtx.number(), rtx.ssrc);
         let fields = rtp::Fields {
             padding: false,
@@ -169,15 +208,16 @@ impl Engine {
             timestamp: numbers.timestamp(packet.header.timestamp),
             ssrc,
         };
-        let header = write_header(consumer, path, packet, bytes, &fields, now, buffer);
-        let header_len = header.ok_or(Drop::TooLarge)?;
-        let room = buffer.get_mut(header_len..).ok_or(Drop::TooLarge)?;
+        let header = write_header(consumer, path, Some((packet, bytes)), &fields, now, buffer);
+        let header = header.ok_or(Drop::TooLarge)?;
+        let room = buffer.get_mut(header.len..).ok_or(Drop::TooLarge)?;
         let payload_len =
             rtp::write_rtx(room, wire, packet.payload(bytes)).ok_or(Drop::TooLarge)?;
         numbers.payload.apply(packet.codec, &mut room[RTX_HEADER_LEN..payload_len]);
-        let len = header_len + payload_len;
+        let len = header.len + payload_len;
         let sealed = path.transport.seal_rtp(rtx_seq, buffer, len).ok_or(Drop::TooLarge)?;
         out.send(sealed, to);
+        path.note_sent(header.transport_wide, now, sealed, SentKind::Retransmission);
         consumer.resent += 1;
         path.meters.rtx_sent.add(sealed, now);
         path.meters.sent.add(sealed, now);

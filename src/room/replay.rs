@@ -30,18 +30,21 @@ const YOUNG: Duration = Duration::from_millis(1750);
 const HOLE_PATIENCE: Duration = Duration::from_millis(250);
 /// Time between two portions; as long as pacers commonly sleep.
 const TICK: Duration = Duration::from_millis(5);
-/// Bytes that leave for one transport per tick, beside live media: 8 Mbit/s.
-const PORTION: usize = 5000;
-/// Most bytes of histories that wait for one transport, as time that they take. Key frames come first, so
+/// Bit/s that leave from histories, beside live media, for a line of which nothing is known.
+const UNKNOWN_RATE: u64 = 8_000_000;
+/// Even the slowest line gets this, in bit/s, once a replay has begun.
+const LEAST_RATE: u64 = 300_000;
+/// Most of histories that waits for one transport, as time that it takes. Key frames come first, so
 /// the picture is there long before; who would be behind for longer is better served with a new one.
 const MAX_BEHIND: Duration = Duration::from_millis(750);
-/// The same in bytes.
-const MAX_WAITING: usize = PORTION * (MAX_BEHIND.as_millis() / TICK.as_millis()) as usize;
 /// Replays for one consumer without a rest of [`REST`]: one to begin with, and one more for a receiver that
 /// could not use the first, or switches.
 const MAX_REPLAYS: u8 = 2;
 /// A consumer that was served so long ago begins to count anew.
 const REST: Duration = Duration::from_secs(7);
+/// A receiver that asks for a key frame within this time could not use what was replayed. Who asks later
+/// has lost something, and more than a key frame would not help its line.
+const SOON: Duration = Duration::from_secs(2);
 /// Parcels that are handed to one shard per tick: a part of the queue, most of which is left to live media.
 const PARCELS_PER_TICK: usize = 96;
 
@@ -58,6 +61,17 @@ pub(super) struct Replay {
     last: Option<Instant>,
     /// How many there were without a rest between.
     count: u8,
+}
+
+/// What a request for a key frame says about the replay before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Nothing: it was not there yet.
+    Early,
+    /// The receiver could not use it: it was not ready, or lost too much.
+    InVain,
+    /// Nothing: that was long ago, if it was at all.
+    Later,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,10 +100,14 @@ impl Replay {
         self.cursor.filter(|cursor| cursor.encoding == encoding).map(|cursor| cursor.pivot)
     }
 
-    /// Whether a request for a key frame, which left its receiver half of `rtt` ago, is being answered.
-    pub(super) fn is_answer(&self, now: Instant, rtt: Duration) -> bool {
-        let is_recent = |last| now.saturating_duration_since(last) < rtt;
-        self.cursor.is_some() || self.last.is_some_and(is_recent)
+    /// How a receiver's request for a key frame stands to the last replay; `rtt` is the round trip to it.
+    pub(super) fn heard_of(&self, now: Instant, rtt: Duration) -> Heard {
+        let since = self.last.map(|last| now.saturating_duration_since(last));
+        match since {
+            Some(since) if self.cursor.is_some() || since < rtt => Heard::Early,
+            Some(since) if since < SOON => Heard::InVain,
+            _ => Heard::Later,
+        }
     }
 
     /// What was not sent is not sent any more.
@@ -128,7 +146,7 @@ pub(super) fn begin(
     };
     let newest = source.and_then(|source| source.history.entry(source.history.highest()));
     let Some((_, newest)) = newest else { return false };
-    if path.replaying + bytes > MAX_WAITING {
+    if path.replaying + bytes > bytes_in(MAX_BEHIND, replay_rate(path, now)) {
         return false;
     }
     let cursor = Cursor { next, pivot: newest.header.timestamp, sent: 0, encoding };
@@ -138,6 +156,16 @@ pub(super) fn begin(
         path.replaying += bytes;
     }
     begins
+}
+
+/// Bit/s that may leave from histories: what live media leaves of the line.
+fn replay_rate(path: &Path, now: Instant) -> u64 {
+    path.line.as_ref().and_then(|line| line.spare(now)).unwrap_or(UNKNOWN_RATE)
+}
+
+fn bytes_in(time: Duration, bits_per_second: u64) -> usize {
+    let bytes = u128::from(bits_per_second) * time.as_micros() / 8_000_000;
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 /// Where the cached key frame begins, parameter sets included, and the bytes from there on; if viewers can begin
@@ -192,7 +220,8 @@ impl Engine {
         // Who has had least comes first, so that all have their key frames soon.
         let mut running: Vec<(u32, usize)> = running.collect();
         running.sort_unstable();
-        let (mut left, mut is_behind) = (PORTION, false);
+        let mut left = bytes_in(TICK, replay_rate(path, now).max(LEAST_RATE));
+        let mut is_behind = false;
         for (_, consumer) in running {
             match self.replay_portion(now, consumer, &mut left, out) {
                 Progress::More => is_behind = true,
@@ -238,7 +267,7 @@ impl Engine {
                 cursor.sent += bytes.len() as u32;
             }
         }
-        if let Some(layers) = consumer.news() {
+        if let Some(layers) = consumer.news(producer) {
             events.push_back(Event::LayersChanged { id: consumer.id, layers });
         }
         if !consumer.flows(cursor.encoding) {
@@ -256,8 +285,10 @@ impl Engine {
         consumer.end_replay();
         if flows {
             consumer.interrupt();
-            return self.start_consumer(now, key, out);
+            let transport = consumer.transport;
+            self.allot(now, transport);
         }
+        let consumer = &mut self.consumers[key];
         let (producer, needed) = (consumer.producer, consumer.needs_key_frame());
         if let Some(encoding) = needed {
             self.wish_key_frame(now, producer, encoding, out);
@@ -274,7 +305,10 @@ impl Engine {
         known: Option<u8>,
         out: &mut impl Outbox,
     ) {
-        let best = self.producers[key].best_encoding(now, u8::MAX);
+        let producer = &self.producers[key];
+        let wanted = producer.borrowers.iter().find(|own| own.shard == to);
+        let Some(highest) = wanted.and_then(|borrower| borrower.wanted) else { return };
+        let best = producer.best_encoding(now, highest).filter(|best| Some(*best) > known);
         let Producer { borrowers, encodings, paused, .. } = &mut self.producers[key];
         let Some(borrower) = borrowers.iter_mut().find(|own| own.shard == to) else { return };
         if *paused {
@@ -346,7 +380,7 @@ impl Engine {
     ) {
         let Some(&key) = self.producer_keys.get(&producer) else { return };
         for consumer in self.producers[key].consumers.clone() {
-            self.start_consumer(now, consumer, out);
+            self.allot_and_ask(now, self.consumers[consumer].transport, out);
         }
     }
 }

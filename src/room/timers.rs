@@ -33,6 +33,12 @@ pub(super) enum Timer {
     HandOver(usize),
     /// What a producer's histories keep may have become too old.
     History(usize),
+    /// What a transport's line carries is to be shared out.
+    Allot(usize),
+    /// A transport's bandwidth estimator has something to do.
+    Line(usize),
+    /// The next portion beside live media is due.
+    Pace(usize),
     /// What is wanted of a producer is to be weighed, or repeated to its home shard.
     Wants(usize),
 }

@@ -63,7 +63,7 @@ impl Wants {
 pub(super) struct Borrower {
     pub(super) shard: ShardId,
     /// The highest encoding that it wants, if any; everything until its first word.
-    wanted: Option<u8>,
+    pub(super) wanted: Option<u8>,
     /// Encodings whose history is being handed over, each with the number that comes next.
     pub(super) cursors: Vec<(u8, SeqNo)>,
 }

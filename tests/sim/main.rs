@@ -3,6 +3,7 @@
 //! A run follows from its seed, which a failure prints. Keys are preset; the handshake, whose randomness
 //! has no seed, is tested with the transports.
 
+mod bandwidth;
 mod forwarding;
 mod histories;
 mod hostile;

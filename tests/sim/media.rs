@@ -20,6 +20,8 @@ pub const TWCC_ID: u8 = 4;
 pub const LEVEL_ID: u8 = 1;
 /// What consumers were told the MID's id is.
 pub const CONSUMER_MID_ID: u8 = 1;
+/// The same of the transport-wide number.
+pub const CONSUMER_TWCC_ID: u8 = 5;
 
 /// Payload type of publishers' retransmissions.
 pub const RTX: PayloadType = PayloadType(97);
@@ -308,6 +310,8 @@ pub struct Sink {
     pub packets: BTreeMap<SeqNo, Received>,
     /// The last sender report: NTP and RTP timestamps.
     pub clock: Option<(u64, u32)>,
+    /// When each frame's first packet came, and in how many packets and bytes it did.
+    pub arrivals: Vec<(Instant, usize)>,
     /// The MIDs that packets said, in order of arrival.
     pub mids: Vec<Mid>,
 }
@@ -325,6 +329,7 @@ impl Sink {
             repaired: 0,
             packets: BTreeMap::new(),
             clock: None,
+            arrivals: Vec::new(),
             mids: Vec::new(),
         }
     }

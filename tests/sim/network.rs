@@ -1,7 +1,7 @@
 //! A network with a seed: the same seed loses, delays and reorders the same datagrams.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -55,8 +55,43 @@ pub struct Flight {
     pub bytes: Vec<u8>,
 }
 
+/// The narrow line to one peer: a rate and a queue in front of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// Bit/s, IP and UDP headers included.
+    pub rate: u64,
+    /// What does not fit a queue of this length is lost.
+    pub queue: Duration,
+    free_at: Option<Instant>,
+}
+
+/// IPv4 and UDP headers, in bytes.
+const HEADERS: u64 = 28;
+
+impl Line {
+    pub fn new(rate: u64, queue: Duration) -> Self {
+        Self { rate, queue, free_at: None }
+    }
+
+    /// How long a datagram takes from now on; `None` if the queue is full.
+    fn carry(&mut self, now: Instant, len: usize) -> Option<Duration> {
+        let begins = self.free_at.unwrap_or(now).max(now);
+        if begins - now > self.queue {
+            return None;
+        }
+        let nanos = (len as u64 + HEADERS) * 8 * 1_000_000_000 / self.rate;
+        let ends = begins + Duration::from_nanos(nanos);
+        self.free_at = Some(ends);
+        Some(ends - now)
+    }
+}
+
 pub struct Network {
     pub weather: Weather,
+    /// Narrow lines to peers.
+    pub lines: BTreeMap<usize, Line>,
+    /// How long each datagram to a peer with a narrow line took to get through it.
+    pub delays: BTreeMap<usize, Vec<Duration>>,
     /// What the weather did to the datagrams sent so far.
     pub lost: u64,
     rng: StdRng,
@@ -67,7 +102,15 @@ pub struct Network {
 impl Network {
     pub fn new(seed: u64, weather: Weather) -> Self {
         let rng = StdRng::seed_from_u64(seed);
-        Self { weather, lost: 0, rng, flights: BinaryHeap::new(), count: 0 }
+        Self {
+            weather,
+            lines: BTreeMap::new(),
+            delays: BTreeMap::new(),
+            lost: 0,
+            rng,
+            flights: BinaryHeap::new(),
+            count: 0,
+        }
     }
 
     /// Sends a datagram into the weather.
@@ -76,12 +119,23 @@ impl Network {
             self.lost += 1;
             return;
         }
+        let mut on_line = Duration::ZERO;
+        if let Node::Peer(peer) = to
+            && let Some(line) = self.lines.get_mut(&peer)
+        {
+            let Some(delay) = line.carry(now, bytes.len()) else {
+                self.lost += 1;
+                return;
+            };
+            self.delays.entry(peer).or_default().push(delay);
+            on_line = delay;
+        }
         let copies = if self.rng.random_bool(self.weather.duplication) { 2 } else { 1 };
         for _ in 0..copies {
             let jitter = self.weather.jitter.mul_f64(self.rng.random());
             self.count += 1;
             let flight = Flight {
-                at: now + self.weather.delay + jitter,
+                at: now + on_line + self.weather.delay + jitter,
                 order: self.count,
                 to,
                 from,

@@ -5,24 +5,28 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use shardcast::id::{MediaKind, Ssrc, TransportId};
+use shardcast::media::arrivals::Arrivals;
 use shardcast::media::nack::Arrived;
 use shardcast::transport::ice::Credentials;
 use shardcast::transport::srtp::{self, Keys, Receiver, Sender};
 use shardcast::wire::demux::{Kind, classify};
+use shardcast::wire::extension::Elements;
 use shardcast::wire::rtcp::{
-    Compound, CompoundWriter, Packet, ReportBlock, SenderInfo, write_cname, write_nack,
-    write_picture_loss, write_receiver_report, write_sender_report,
+    Compound, CompoundWriter, FeedbackFields, Packet, ReportBlock, SenderInfo, write_cname,
+    write_nack, write_picture_loss, write_receiver_report, write_sender_report, write_transport_cc,
 };
 use shardcast::wire::rtp::Header;
 use shardcast::wire::seq::SeqNo;
 use shardcast::wire::stun::write::{BindingRequest, Role, request};
 use shardcast::wire::stun::{self, TransactionId};
 
-use crate::media::{NTP_EPOCH, Sink, Source};
+use crate::media::{CONSUMER_TWCC_ID, NTP_EPOCH, Sink, Source};
 
 /// Browsers check every 2.5 s or so.
 const CHECK_INTERVAL: Duration = Duration::from_millis(2500);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Chromium's.
+const FEEDBACK_INTERVAL: Duration = Duration::from_millis(100);
 
 pub struct Peer {
     pub id: TransportId,
@@ -47,8 +51,12 @@ pub struct Peer {
     start: Instant,
     next_check: Instant,
     next_report: Instant,
+    next_feedback: Instant,
+    /// What came with a transport-wide number.
+    arrivals: Arrivals,
     checks: u64,
     twcc: u16,
+    feedback_count: u8,
     own_ssrc: Ssrc,
 }
 
@@ -80,8 +88,11 @@ impl Peer {
             start,
             next_check: now,
             next_report: now + REPORT_INTERVAL,
+            next_feedback: now + FEEDBACK_INTERVAL,
+            arrivals: Arrivals::new(start),
             checks: 0,
             twcc: 0,
+            feedback_count: 0,
             own_ssrc: Ssrc(u32::from(address.port())),
         }
     }
@@ -91,7 +102,7 @@ impl Peer {
         let frames = self.sources.iter().filter(|s| s.active).map(|s| s.next_frame);
         let nacks = self.sinks.values().filter_map(|sink| sink.nack.next_timeout());
         let nacks = nacks.filter(|_| self.repairs);
-        let others = [self.next_check, self.next_report];
+        let others = [self.next_check, self.next_report, self.next_feedback];
         self.alive.then(|| frames.chain(nacks).chain(others).min()).flatten()
     }
 
@@ -111,6 +122,10 @@ impl Peer {
         if self.next_report <= now {
             self.next_report = now + REPORT_INTERVAL;
             datagrams.push(self.report(now));
+        }
+        if self.next_feedback <= now {
+            self.next_feedback = now + FEEDBACK_INTERVAL;
+            datagrams.extend(self.arrivals());
         }
         let since_start = now - self.start;
         for source in &mut self.sources {
@@ -174,6 +189,7 @@ impl Peer {
         match classify(datagram) {
             Kind::Rtp if self.is_rtx(datagram) => {
                 let Ok(opened) = self.receiver.open_rtp(datagram) else { return };
+                self.note_arrival(&opened.header, &datagram[..opened.len], now);
                 let sink = self.sinks.values_mut().find(|s| s.rtx_ssrc == opened.header.ssrc);
                 let sink = sink.expect("one of our streams");
                 sink.receive_again(&opened.header, &datagram[..opened.len], now);
@@ -185,7 +201,9 @@ impl Peer {
                     Err(srtp::Error::Replayed) => return,
                     Err(error) => panic!("the server sent RTP that does not open: {error:?}"),
                 };
+                self.note_arrival(&opened.header, &datagram[..opened.len], now);
                 if let Some(sink) = self.sinks.get_mut(&opened.header.ssrc) {
+                    sink.arrivals.push((now, opened.len));
                     if sink.nack.packet(opened.seq, now) == Arrived::Duplicate {
                         return;
                     }
@@ -212,6 +230,38 @@ impl Peer {
     fn is_rtx(&self, datagram: &[u8]) -> bool {
         let header = Header::parse(datagram).expect("a well-formed header");
         self.sinks.values().any(|sink| sink.rtx_ssrc == header.ssrc)
+    }
+
+    fn note_arrival(&mut self, header: &Header, packet: &[u8], now: Instant) {
+        let number = Elements::of(header, packet).find(|(id, _)| *id == CONSUMER_TWCC_ID);
+        if let Some((_, &[high, low])) = number {
+            self.arrivals.record(u16::from_be_bytes([high, low]), now);
+        }
+    }
+
+    /// Transport-wide feedback on what came since the last one.
+    fn arrivals(&mut self) -> Vec<Vec<u8>> {
+        let mut datagrams = Vec::new();
+        loop {
+            let Some((base_sequence, times)) = self.arrivals.pending() else { return datagrams };
+            let fields = FeedbackFields {
+                sender: self.own_ssrc,
+                media: Ssrc(0),
+                base_sequence,
+                feedback_count: self.feedback_count,
+            };
+            let mut compound = vec![0; 1300];
+            let written = write_transport_cc(&mut compound[..1200], &fields, times);
+            let Some(written) = written else {
+                self.arrivals.skip_lost();
+                continue;
+            };
+            self.arrivals.reported(usize::from(written.covered));
+            self.feedback_count = self.feedback_count.wrapping_add(1);
+            let len = self.sender.seal_rtcp(&mut compound, written.len).expect("fits");
+            compound.truncate(len);
+            datagrams.push(compound);
+        }
     }
 
     /// Requests for what our sinks miss.

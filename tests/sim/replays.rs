@@ -103,7 +103,8 @@ fn joiners_begin_in_rough_weather_too() {
     }
 }
 
-/// Beside live media, at most 5,000 bytes and the packet that exceeds them leave in 5 ms.
+/// Of a line of which nothing is known: beside live media, at most 5,000 bytes and the packet that exceeds them leave
+/// in 5 ms.
 #[test]
 fn a_replay_does_not_flood_the_line() {
     let (world, viewer, _, ssrc) = late_joiner(58);

@@ -20,7 +20,8 @@ use shardcast::transport::srtp::{Keys, Master, Profile};
 use uuid::Uuid;
 
 use crate::media::{
-    CONSUMER_MID_ID, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX, Source, TWCC_ID,
+    CONSUMER_MID_ID, CONSUMER_TWCC_ID, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX, Source,
+    TWCC_ID,
 };
 use crate::network::{Network, Node, Weather};
 use crate::peer::Peer;
@@ -221,6 +222,9 @@ impl World {
         let mut extensions = ExtensionMap::default();
         extensions.set(Extension::Mid, CONSUMER_MID_ID);
         extensions.set(Extension::AudioLevel, 6);
+        if is_video {
+            extensions.set(Extension::TransportWideCc, CONSUMER_TWCC_ID);
+        }
         let spec = ConsumerSpec {
             id,
             transport: self.peers[peer].id,

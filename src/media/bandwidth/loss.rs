@@ -19,6 +19,8 @@ const LEARN: f64 = 0.1;
 const MAX_INHERENT: f64 = 0.3;
 /// A trial is judged once the rate sent has fallen to this share.
 const TRIAL_SHARE: f64 = 0.85;
+/// A line that loses at random goes on losing at least this share of what it lost before.
+const LASTING: f64 = 0.6;
 /// A standing queue, in µs, from which loss is not taken for the line's own.
 const QUEUE_US: i64 = 12_000;
 /// Weight of a new window in the loss shown to others.
@@ -60,8 +62,9 @@ struct Window {
 /// The rate is being lowered to see whether that helps.
 #[derive(Debug)]
 struct Trial {
-    /// The estimate before, and bytes/s then sent and arrived.
+    /// The estimate and the loss before, and bytes/s then sent and arrived.
     estimate: f64,
+    loss: f64,
     sent: f64,
     arrived: f64,
 }
@@ -120,7 +123,7 @@ impl Loss {
         if surely - self.inherent <= HEAVY {
             return if self.hold { Verdict::Hold } else { Verdict::Grow };
         }
-        self.trial.get_or_insert(Trial { estimate, sent, arrived });
+        self.trial.get_or_insert(Trial { estimate, loss, sent, arrived });
         // draft §6: by half of the loss.
         Verdict::Lower(1.0 - 0.5 * excess)
     }
@@ -128,6 +131,9 @@ impl Loss {
     /// The estimate to go back to, if lowering it has lowered what arrives rather than the loss.
     fn judge_trial(&mut self, loss: f64, sent: f64, arrived: f64) -> Option<f64> {
         let trial = self.trial.take_if(|trial| sent <= TRIAL_SHARE * trial.sent)?;
+        if loss < LASTING * trial.loss || trial.loss > MAX_INHERENT {
+            return None;
+        }
         let (sent_share, arrived_share) = (sent / trial.sent, arrived / trial.arrived.max(1.0));
         // Halfway between "as much arrives as before" and "what arrives shrank with what is sent".
         if arrived_share > (1.0 + sent_share) / 2.0 {
@@ -184,6 +190,15 @@ mod tests {
         // A fifth less is sent and as much arrives as before.
         assert!(matches!(window(&mut loss, &mut now, 960, 50, 8e5), Verdict::Lower(_)));
         assert_eq!(loss.inherent, 0.0);
+    }
+
+    #[test]
+    fn loss_that_ends_with_the_lower_rate_was_our_doing() {
+        let (mut loss, mut now) = (Loss::default(), 0);
+        assert!(matches!(window(&mut loss, &mut now, 1200, 25, 2.5e6), Verdict::Lower(_)));
+        // Far below what the line carries, so that less arrives than before.
+        assert_eq!(window(&mut loss, &mut now, 100, 1, 4e5), Verdict::Grow);
+        assert_eq!(window(&mut loss, &mut now, 100, 0, 4e5), Verdict::Grow);
     }
 
     #[test]

@@ -63,9 +63,15 @@ fn extensions_go_where_both_sides_have_them() {
     let [chromium, firefox] = RECEIVERS;
     // The browsers list MID for video only, yet audio has it too.
     assert_eq!(received("opus-default", firefox)[..2], [(Mid, 1), (AudioLevel, 6)]);
-    let video = [(Mid, 1), (VideoOrientation, 8), (TransmissionOffset, 9), (PlayoutDelay, 11)];
+    let video = [
+        (Mid, 1),
+        (TransportWideCc, 5),
+        (VideoOrientation, 8),
+        (TransmissionOffset, 9),
+        (PlayoutDelay, 11),
+    ];
     assert_eq!(received("vp8-single", chromium), video);
-    assert_eq!(received("vp8-single", firefox), [video[0], video[2], video[3]]);
+    assert_eq!(received("vp8-single", firefox), [video[0], video[1], video[3], video[4]]);
     // These capabilities were recorded against a router with other ids.
     let other_ids = "chromium156-msc3.24.1-recvRtpCapabilities-forced.json";
     assert_eq!(received("vp8-single", other_ids), []);
@@ -98,7 +104,23 @@ fn consumers_are_asked_only_for_feedback_that_is_answered() {
         entries.map(|entry| format!("{} {}", entry.kind, entry.parameter)).collect::<Vec<_>>()
     };
     assert_eq!(feedback("opus-dtx-fec-stereo-nack"), [""; 0]);
-    assert_eq!(feedback("vp8-single"), ["nack ", "nack pli", "ccm fir"]);
+    assert_eq!(feedback("vp8-single"), ["transport-cc ", "nack ", "nack pli", "ccm fir"]);
+}
+
+#[test]
+fn who_cannot_give_transport_wide_feedback_is_asked_for_remb() {
+    let producer = Recording::chromium("vp8-single").producer();
+    let mut capabilities = capabilities(RECEIVERS[0]);
+    for codec in &mut capabilities.codecs {
+        codec.rtcp_feedback.retain(|feedback| feedback.kind != "transport-cc");
+    }
+    let consumer = consumed(&producer, &capabilities).expect("consumable");
+    let feedback = consumer.rtp.codecs.iter().flat_map(|codec| &codec.rtcp_feedback);
+    assert!(feedback.clone().any(|feedback| feedback.kind == "goog-remb"));
+    let has = |extension: Extension| {
+        consumer.rtp.header_extensions.iter().any(|own| own.uri == extension.uri())
+    };
+    assert!(has(Extension::AbsSendTime) && !has(Extension::TransportWideCc));
 }
 
 #[test]

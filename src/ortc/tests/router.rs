@@ -48,9 +48,13 @@ fn only_answered_feedback_is_advertised() {
         let expected: &[_] = match (codec.kind, codec::is_rtx(&codec.mime_type)) {
             (_, true) => &[],
             (MediaKind::Audio, _) => &[("transport-cc", "")],
-            (MediaKind::Video, _) => {
-                &[("transport-cc", ""), ("nack", ""), ("nack", "pli"), ("ccm", "fir")]
-            }
+            (MediaKind::Video, _) => &[
+                ("goog-remb", ""),
+                ("transport-cc", ""),
+                ("nack", ""),
+                ("nack", "pli"),
+                ("ccm", "fir"),
+            ],
         };
         assert_eq!(listed, expected, "{}", codec.mime_type);
     }

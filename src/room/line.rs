@@ -1,0 +1,282 @@
+//! The line to one receiver: what it carries, who of the transport's consumers gets how much of it, and
+//! what leaves beside live media.
+
+use std::time::{Duration, Instant};
+
+use crate::id::{ConsumerId, Extension, MediaKind};
+use crate::media::allocation::{Allocator, Kind, Request};
+use crate::media::bandwidth::{Estimator, Limits, Reason, SentKind, Update};
+use crate::room::pacer::Run;
+use crate::room::paths::Path;
+use crate::room::timers::Timer;
+use crate::room::{Engine, Outbox};
+use crate::wire::rtcp::TransportCc;
+
+/// Bandwidth is shared out anew this often: a layer that falls silent is left within this time.
+const ALLOT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// While a line is new, the lowest layers of what is wanted are sent even beyond the estimate, up to this many
+/// bit/s, and one picture whatever it takes: without sending nothing is learnt, and a lone layer may well be
+/// faster than any cautious guess.
+const NEWCOMERS: u64 = 5_000_000;
+
+/// A line is new until its receiver has been heard for this long: time enough for the first probes.
+const NEW_FOR: Duration = Duration::from_secs(3);
+
+/// An estimator whose deadline has passed is not asked again before this, whatever it says.
+const SHORTEST_WAIT: Duration = Duration::from_millis(5);
+
+/// What probes aim at, in percent of what all wishes cost. The estimator adds a fifth of its own; so the goal lies
+/// above what [`crate::media::allocation::AMPLE_PERCENT`] asks for, and who was forced down need not wait long.
+const GOAL_PERCENT: u64 = 120;
+
+/// Headers below RTP in bytes: IPv4 and UDP (RFC 791 §3.1, RFC 768), which the line carries, too.
+pub(super) const IP_UDP: usize = 28;
+
+/// What sealing and our own header extensions add to a packet that a publisher sent, with [`IP_UDP`].
+pub(super) const OVERHEAD: usize = IP_UDP + 16 + 16;
+
+/// Made for a transport's first consumer of video.
+pub(super) struct Line {
+    pub(super) estimator: Estimator,
+    allocator: Allocator<ConsumerId>,
+    /// Whether the receiver says what it gets: transport-wide feedback was negotiated, or a REMB has come.
+    /// Without either, nothing is known, and everything is sent.
+    is_measured: bool,
+    heard_at: Option<Instant>,
+    /// What all wishes cost, and what was granted of them, in bit/s.
+    desired: u64,
+    granted: u64,
+}
+
+impl Line {
+    fn new(now: Instant) -> Self {
+        Self {
+            estimator: Estimator::new(now, Limits::default()),
+            allocator: Allocator::default(),
+            is_measured: false,
+            heard_at: None,
+            desired: 0,
+            granted: 0,
+        }
+    }
+
+    /// Bit/s, as far as the receiver lets us know.
+    pub(super) fn estimate(&self) -> Option<u64> {
+        self.is_measured.then(|| self.estimator.estimate())
+    }
+
+    /// Part of our packets that was lost of late, 0 to 1, as far as the receiver lets us know.
+    pub(super) fn loss(&self) -> Option<f32> {
+        self.is_measured.then(|| self.estimator.loss() as f32)
+    }
+
+    /// Bit/s that may be handed out to `requests`.
+    fn available(&self, requests: &[Request<'_, ConsumerId>], now: Instant) -> u64 {
+        let Some(estimate) = self.estimate() else { return u64::MAX };
+        if !self.is_new(now) {
+            return estimate;
+        }
+        let (audio, video): (Vec<_>, Vec<_>) =
+            requests.iter().partition(|request| request.kind == Kind::Audio);
+        let audio: u64 = audio.into_iter().filter_map(lowest).sum();
+        let video = video.into_iter().filter_map(lowest);
+        let all = audio + video.clone().sum::<u64>();
+        let one = audio + video.min().unwrap_or(0);
+        estimate.max(all.min(NEWCOMERS)).max(one)
+    }
+
+    /// Bit/s that may be sent from histories beside live media; `None` if nothing is known of the line.
+    pub(super) fn spare(&self, now: Instant) -> Option<u64> {
+        let spare = self.estimate()?.saturating_sub(self.granted);
+        Some(if self.is_new(now) { spare.max(NEWCOMERS) } else { spare })
+    }
+
+    /// Whether too little has been heard of the line to be cautious, and nothing bad.
+    fn is_new(&self, now: Instant) -> bool {
+        let is_young = |at| now.saturating_duration_since(at) < NEW_FOR;
+        let reason = self.estimator.reason();
+        let warned =
+            !matches!(reason, Reason::Initial | Reason::Growth | Reason::Probe | Reason::Limits);
+        !warned && self.heard_at.is_none_or(is_young)
+    }
+
+    /// What the estimate would have to be for all wishes to be granted, in bit/s.
+    fn goal(&self) -> u64 {
+        self.desired.saturating_mul(GOAL_PERCENT) / 100
+    }
+}
+
+impl Path {
+    /// Notes a packet with a transport-wide number that leaves: `size` bytes of UDP payload.
+    pub(super) fn note_sent(
+        &mut self,
+        seq: Option<u16>,
+        now: Instant,
+        size: usize,
+        kind: SentKind,
+    ) {
+        if let (Some(seq), Some(line)) = (seq, &mut self.line) {
+            let size = u16::try_from(size + IP_UDP).unwrap_or(u16::MAX);
+            line.estimator.sent(seq, now, size, kind);
+        }
+    }
+}
+
+impl Engine {
+    /// Shares out what a transport's line carries: each consumer of video is told which layers to aim at. The
+    /// caller asks for the key frames that are needed then ([`Self::ask_for_key_frames`]).
+    pub(super) fn allot(&mut self, now: Instant, key: usize) {
+        let Self { paths, producers, consumers, timers, .. } = self;
+        let Some(path) = paths.get_mut(key) else { return };
+        if !path.transport.is_connected() {
+            return;
+        }
+        for consumer in path.consumers.values() {
+            producers[consumers[*consumer].producer].measure_layers(now);
+        }
+        let mut is_video = false;
+        let mut requests: Vec<Request<'_, ConsumerId>> = Vec::with_capacity(path.consumers.len());
+        let mut keys = Vec::with_capacity(path.consumers.len());
+        for &consumer_key in path.consumers.values() {
+            let consumer = &consumers[consumer_key];
+            let producer = &producers[consumer.producer];
+            if consumer.paused || producer.paused {
+                continue;
+            }
+            let kind = match producer.kind {
+                MediaKind::Audio => Kind::Audio,
+                MediaKind::Video if producer.is_screen => Kind::Screen,
+                MediaKind::Video => Kind::Camera,
+            };
+            is_video |= kind != Kind::Audio;
+            requests.push(Request {
+                id: consumer.id,
+                kind,
+                priority: consumer.priority,
+                preferred: consumer.preferred(),
+                layers: producer.layer_rates(),
+                current: consumer.target(),
+            });
+            keys.push(consumer_key);
+        }
+        if !is_video {
+            return;
+        }
+        let line = path.line.get_or_insert_with(|| Box::new(Line::new(now)));
+        line.is_measured |= keys
+            .iter()
+            .any(|key| consumers[*key].extensions.id(Extension::TransportWideCc).is_some());
+        path.pacer.set_line(line.estimate(), now);
+        let available = line.available(&requests, now);
+        let outcome = line.allocator.allocate(&requests, available, now);
+        (line.desired, line.granted) = (outcome.desired, outcome.granted);
+        for (consumer, grant) in keys.into_iter().zip(outcome.grants) {
+            consumers[consumer].aim(grant.layer, grant.reason);
+        }
+        let at = now + ALLOT_INTERVAL;
+        timers.schedule(Timer::Allot(key), outcome.next_timeout.map_or(at, |wish| wish.min(at)));
+    }
+
+    /// Shares out the lines of all of a producer's receivers: it sends something new.
+    pub(super) fn allot_receivers(&mut self, now: Instant, producer: usize) {
+        for index in 0..self.producers[producer].consumers.len() {
+            let consumer = self.producers[producer].consumers[index];
+            self.allot(now, self.consumers[consumer].transport);
+        }
+    }
+
+    /// Shares out a line, and asks for what its consumers need then.
+    pub(super) fn allot_and_ask(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
+        self.allot(now, key);
+        self.ask_for_key_frames(now, key, out);
+        self.begin_probe(now, key, out);
+    }
+
+    /// Asks for the key frames without which a transport's consumers cannot go where they aim.
+    fn ask_for_key_frames(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
+        let Some(path) = self.paths.get(key) else { return };
+        let keys: Vec<usize> = path.consumers.values().copied().collect();
+        for key in keys {
+            let consumer = &mut self.consumers[key];
+            let producer = consumer.producer;
+            if let Some(encoding) = consumer.new_need()
+                && !self.producers[producer].paused
+            {
+                self.serve_key_frame(now, key, encoding, out);
+            }
+        }
+    }
+
+    /// A receiver tells what arrived when (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+    pub(super) fn hear_arrivals(
+        &mut self,
+        now: Instant,
+        key: usize,
+        feedback: &TransportCc<'_>,
+        received_at: Instant,
+        out: &mut impl Outbox,
+    ) {
+        let Some(line) = &mut self.paths[key].line else { return };
+        let statuses = feedback.statuses();
+        let update = line.estimator.feedback(received_at, statuses, feedback.reference_time);
+        line.heard_at.get_or_insert(now);
+        self.follow_estimate(now, key, update, out);
+    }
+
+    /// A receiver tells what its line carries (draft-alvestrand-rmcat-remb-03), in bit/s.
+    pub(super) fn hear_max_bitrate(
+        &mut self,
+        now: Instant,
+        key: usize,
+        bitrate: u64,
+        out: &mut impl Outbox,
+    ) {
+        let Some(line) = &mut self.paths[key].line else { return };
+        line.is_measured = true;
+        let update = line.estimator.remb(now, bitrate);
+        self.follow_estimate(now, key, update, out);
+    }
+
+    /// An estimator's deadline has passed.
+    pub(super) fn mind_line(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
+        let Some(line) = self.paths.get_mut(key).and_then(|path| path.line.as_mut()) else {
+            return;
+        };
+        let update = line.estimator.handle_timeout(now);
+        self.follow_estimate(now, key, update, out);
+    }
+
+    /// Less than is being sent counts at once; more can wait for the next turn.
+    fn follow_estimate(&mut self, now: Instant, key: usize, update: Update, out: &mut impl Outbox) {
+        let Some(line) = &self.paths[key].line else { return };
+        if update.changed && update.estimate < line.granted {
+            self.allot_and_ask(now, key, out);
+        } else {
+            self.begin_probe(now, key, out);
+        }
+    }
+
+    /// Sends a probe if the estimator wants one and there is a stream that can carry it.
+    fn begin_probe(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
+        let Self { paths, consumers, timers, .. } = self;
+        let Some(path) = paths.get_mut(key) else { return };
+        let Some(line) = &mut path.line else { return };
+        let carrier = path.consumers.values().find(|key| consumers[**key].can_carry_padding());
+        let goal = if carrier.is_some() { line.goal() } else { 0 };
+        let probe = line.estimator.poll_probe(now, goal);
+        if let Some(at) = line.estimator.next_timeout() {
+            timers.schedule(Timer::Line(key), at.max(now + SHORTEST_WAIT));
+        }
+        if let (Some(probe), Some(&carrier)) = (probe, carrier) {
+            path.pacer.probe = Some(Run::new(probe, consumers[carrier].id, now));
+            self.pace(now, key, out);
+        }
+    }
+}
+
+/// What the least costs that it can be had for, in bit/s.
+fn lowest(request: &Request<'_, ConsumerId>) -> Option<u64> {
+    let rates = request.layers.iter().map(|rate| rate.bits_per_second);
+    rates.filter(|rate| *rate > 0).min()
+}

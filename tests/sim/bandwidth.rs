@@ -1,0 +1,180 @@
+//! What a receiver gets over a narrow line, and how the server finds out what the line carries.
+
+use std::time::{Duration, Instant};
+
+use shardcast::id::{ConsumerId, Ssrc};
+use shardcast::room::spec::{Command, Event, StatsOf, StatsReport, TransportStats};
+
+use crate::media::Source;
+use crate::network::{Line, Weather};
+use crate::world::World;
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const QUEUE: Duration = Duration::from_millis(300);
+
+/// A camera in three sizes: 160, 500 and 2,400 kbit/s.
+fn camera(world: &World, tag: u32) -> Vec<Source> {
+    [("r0", 1, 600), ("r1", 2, 950), ("r2", 9, 1100)]
+        .into_iter()
+        .enumerate()
+        .map(|(index, (rid, packets_per_frame, payload_len))| {
+            let ssrc = tag * 10 + index as u32;
+            let mut source = Source::video(tag, ssrc, &tag.to_string(), Some(rid), world.now);
+            (source.packets_per_frame, source.payload_len) = (packets_per_frame, payload_len);
+            source
+        })
+        .collect()
+}
+
+struct Call {
+    world: World,
+    viewer: usize,
+    consumer: ConsumerId,
+    ssrc: Ssrc,
+}
+
+/// A publisher, and a viewer behind a line of `rate` bit/s and a round trip of 60 ms.
+fn call(seed: u64, rate: u64) -> Call {
+    let weather = Weather { delay: Duration::from_millis(30), ..Weather::CALM };
+    let mut world = World::new(seed, 1, weather);
+    let (publisher, viewer) = (world.join(0), world.join(0));
+    world.network.lines.insert(viewer, Line::new(rate, QUEUE));
+    let sources = camera(&world, 500);
+    let video = world.publish(publisher, sources);
+    world.run(seconds(1));
+    let (consumer, ssrc) = world.consume(viewer, video);
+    Call { world, viewer, consumer, ssrc }
+}
+
+impl Call {
+    fn stats(&mut self) -> TransportStats {
+        let peer = &self.world.peers[self.viewer];
+        let (shard, of) = (peer.shard, StatsOf::Transport(peer.id));
+        self.world.command(shard, Command::Stats { token: 7, of });
+        let Some(Event::Stats { report: Some(report), .. }) = self.world.events.pop() else {
+            panic!("the answer comes at once")
+        };
+        let StatsReport::Transport(stats) = *report else { panic!("of a transport") };
+        stats
+    }
+
+    /// Spatial layer that was told last.
+    fn layer(&self) -> Option<u8> {
+        self.world.events.iter().rev().find_map(|event| match event {
+            Event::LayersChanged { id, layers } if *id == self.consumer => {
+                Some(layers.map(|(spatial, _)| spatial))
+            }
+            _ => None,
+        })?
+    }
+
+    /// Runs until `layer` is reached; how long that took, or `None` if it was not within `limit`.
+    fn time_to(&mut self, layer: impl Fn(u8) -> bool, limit: Duration) -> Option<Duration> {
+        let begun = self.world.now;
+        while self.world.now - begun < limit {
+            if self.layer().is_some_and(&layer) {
+                return Some(self.world.now - begun);
+            }
+            self.world.run(Duration::from_millis(20));
+        }
+        None
+    }
+
+    /// The longest time without a packet between two moments.
+    fn longest_gap(&self, from: Instant, to: Instant) -> Duration {
+        let arrivals = &self.world.peers[self.viewer].sinks[&self.ssrc].arrivals;
+        let times = arrivals.iter().map(|(at, _)| *at).filter(|at| (from..to).contains(at));
+        let times: Vec<Instant> = [from].into_iter().chain(times).chain([to]).collect();
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+}
+
+fn percentile(values: &mut [f64], percent: usize) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() - 1) * percent / 100]
+}
+
+#[test]
+fn a_constant_line_is_estimated_and_filled_with_what_fits() {
+    let mut call = call(41, 1_000_000);
+    call.world.run(seconds(10));
+    let delays_before = call.world.network.delays[&call.viewer].len();
+    let mut shares = Vec::new();
+    for _ in 0..600 {
+        call.world.run(Duration::from_millis(100));
+        let estimate = call.stats().available_outgoing_bitrate.expect("feedback has come");
+        shares.push(estimate as f64 / 1e6);
+    }
+    let delays = &call.world.network.delays[&call.viewer][delays_before..];
+    let mut delays: Vec<f64> = delays.iter().map(|delay| delay.as_secs_f64() * 1e3).collect();
+    let (low, high) = (percentile(&mut shares, 0), percentile(&mut shares, 100));
+    let queueing = percentile(&mut delays, 95);
+    println!("1 Mbit/s line for a minute: estimate {low:.3} to {high:.3} of it");
+    println!("queueing delay p95 {queueing:.1} ms, layer {:?}", call.layer());
+    assert!(low >= 0.80 && high <= 0.98, "estimate between {low} and {high} of the line");
+    assert!(queueing < 80.0, "queueing delay p95 {queueing} ms");
+    assert_eq!(call.layer(), Some(1), "the best layer that fits");
+    call.world.check_sinks();
+}
+
+#[test]
+fn a_line_that_narrows_gets_less_soon_and_more_again() {
+    let mut call = call(42, 5_000_000);
+    let up = call.time_to(|layer| layer == 2, seconds(15)).expect("the top layer fits");
+    println!("5 Mbit/s line: top layer {:.2} s after joining", up.as_secs_f64());
+    call.world.run(seconds(20));
+    assert_eq!(call.layer(), Some(2), "it stays there");
+
+    let dropped_at = call.world.now;
+    call.world.network.lines.insert(call.viewer, Line::new(500_000, QUEUE));
+    let down = call.time_to(|layer| layer == 0, seconds(2)).expect("a fitting layer within 2 s");
+    call.world.run(seconds(30));
+    let gap = call.longest_gap(dropped_at, call.world.now);
+    println!("down to 500 kbit/s: fits after {:.2} s, longest gap {gap:?}", down.as_secs_f64());
+    assert!(gap < seconds(1), "no freeze above 1 s: {gap:?}");
+    assert!(call.layer() <= Some(1));
+
+    call.world.network.lines.insert(call.viewer, Line::new(5_000_000, QUEUE));
+    let back = call.time_to(|layer| layer == 2, seconds(10)).expect("the top layer within 10 s");
+    println!("up to 5 Mbit/s again: top layer after {:.2} s", back.as_secs_f64());
+    call.world.run(seconds(20));
+    assert_eq!(call.layer(), Some(2));
+    call.world.check_sinks();
+}
+
+/// Two cameras over one line that carries one of them well: the more important one gets more.
+#[test]
+fn priority_decides_who_gets_more() {
+    let mut call = call(43, 1_300_000);
+    let publisher = call.world.join(0);
+    let sources = camera(&call.world, 600);
+    let video = call.world.publish(publisher, sources);
+    call.world.run(seconds(1));
+    let (other, _) = call.world.consume(call.viewer, video);
+    call.world.command(0, Command::SetPriority { id: other, priority: 200 });
+    call.world.run(seconds(20));
+    let first = call.layer();
+    call.consumer = other;
+    let layers = (first, call.layer());
+    println!("1.3 Mbit/s for two cameras: layers {layers:?}, the second one's priority is 200");
+    assert!(layers.1 > layers.0 || layers == (Some(1), Some(1)), "{layers:?}");
+    call.world.command(0, Command::SetPreferredLayers { id: other, spatial: 0, temporal: None });
+    call.world.run(seconds(15));
+    assert_eq!(call.layer(), Some(0), "no more than its client wants");
+    call.world.check_sinks();
+}
+
+/// Probes are the server's own doing: nothing is probed where nobody wants more than there is.
+#[test]
+fn a_line_that_carries_everything_wanted_is_not_probed_for_more() {
+    let mut call = call(44, 50_000_000);
+    call.world.run(seconds(20));
+    assert_eq!(call.layer(), Some(2));
+    let before = call.stats().probation_sent.bytes;
+    assert!(before > 0, "that took probes");
+    call.world.run(seconds(30));
+    assert_eq!(call.stats().probation_sent.bytes, before);
+}
