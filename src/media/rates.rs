@@ -46,10 +46,10 @@ struct Bucket {
 impl RateMeter {
     /// Counts one packet of `bytes`.
     pub fn add(&mut self, bytes: usize, now: Instant) {
-        self.last = Some(now);
         let bucket = self.bucket(now);
         bucket.bytes = bucket.bytes.saturating_add(bytes.min(u32::MAX as usize) as u32);
         bucket.packets = bucket.packets.saturating_add(1);
+        self.last = Some(now);
     }
 
     /// Counts one frame, for instance at its last packet.
@@ -95,6 +95,10 @@ impl RateMeter {
 
     /// The bucket for `now`. An event that is older than the newest one counts with it.
     fn bucket(&mut self, now: Instant) -> &mut Bucket {
+        // The packets of a drain share one moment: for all but the first there is nothing to work out.
+        if self.last == Some(now) {
+            return &mut self.buckets[index(self.newest)];
+        }
         let epoch = *self.epoch.get_or_insert(now);
         let current = number(now.saturating_duration_since(epoch));
         if current >= self.newest + BUCKETS as u64 {

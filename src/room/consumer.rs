@@ -58,6 +58,8 @@ pub(super) struct Consumer {
     layers: Layers,
     /// The next packet that is sent follows directly behind the last one.
     cut: bool,
+    /// Where the last encoding that was begun begins.
+    begun: SeqNo,
     /// The encoding of the last packet sent.
     encoding: Option<u8>,
     rewriter: Rewriter<PayloadShift>,
@@ -192,6 +194,7 @@ impl Consumer {
             payloads: spec.payloads.clone(),
             layers,
             cut: true,
+            begun: first,
             encoding: None,
             rewriter: Rewriter::new(first),
         }
@@ -208,8 +211,13 @@ impl Consumer {
     }
 
     /// Aims at what it was granted. While nothing is sent that it could get it goes on as it is: the stream may
-    /// begin again where it ended.
-    pub(super) fn aim(&mut self, granted: Option<allocation::Layer>, reason: Reason) {
+    /// begin again where it ended. If the line `is_full` a lower encoding is waited for in silence.
+    pub(super) fn aim(
+        &mut self,
+        granted: Option<allocation::Layer>,
+        reason: Reason,
+        is_full: bool,
+    ) {
         let Layers::Chosen(chosen) = &mut self.layers else { return };
         if granted.is_none() && reason == Reason::NotSent {
             return;
@@ -217,6 +225,11 @@ impl Consumer {
         let layer = granted.map(|layer| Layer { spatial: layer.spatial, temporal: layer.temporal });
         if layer == chosen.selector.target() {
             return;
+        }
+        let is_lower = |layer: Layer| self.encoding.is_some_and(|now| layer.spatial < now);
+        if is_full && chosen.selector.is_simulcast() && layer.is_some_and(is_lower) {
+            chosen.selector.set_target(None);
+            self.cut = true;
         }
         chosen.selector.set_target(layer);
         if layer.is_none() {
@@ -342,6 +355,11 @@ impl Consumer {
         }
     }
 
+    /// Whether a packet is from before the stream went over to what is sent now.
+    pub(super) fn has_left(&self, seq: SeqNo) -> bool {
+        seq < self.begun
+    }
+
     /// Whether the stream is interrupted, so that its timestamps may be about to change.
     pub(super) fn is_cut(&self) -> bool {
         self.cut
@@ -386,6 +404,9 @@ impl Consumer {
             self.begin(packet, clock_rate, payload, now);
         }
         let numbers = self.rewriter.map(packet.encoding, packet.seq, payload)?;
+        if switched {
+            self.begun = numbers.seq;
+        }
         let timestamp = numbers.timestamp(packet.header.timestamp);
         self.sent.packet(numbers.seq, timestamp, packet.payload_len, now);
         Some(Admitted {

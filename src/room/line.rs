@@ -20,8 +20,23 @@ const ALLOT_INTERVAL: Duration = Duration::from_millis(200);
 /// faster than any cautious guess.
 const NEWCOMERS: u64 = 5_000_000;
 
+/// A new line is taken to have this much, in bit/s, for key frames from histories: it serves small encodings, and
+/// of large ones a key frame that came a moment ago, which is no more than a new one would take.
+const NEW_SPARE: u64 = 2_000_000;
+
 /// A line is new until its receiver has been heard for this long: time enough for the first probes.
 const NEW_FOR: Duration = Duration::from_secs(3);
+
+/// From this much standing queue on, less is handed out than the estimate, so that the queue goes away.
+const TALL_QUEUE: Duration = Duration::from_millis(40);
+
+/// The part of a queue that is to be gone in a second, in percent, up to [`MOST_DRAINED`] of what the line carries.
+const DRAINED: u64 = 100;
+const MOST_DRAINED: u64 = 50;
+
+/// With this much of a queue nothing of a layer that is too large is sent any more: the key frame of the smaller
+/// one would be lost behind it.
+const FULL_QUEUE: Duration = Duration::from_millis(100);
 
 /// An estimator whose deadline has passed is not asked again before this, whatever it says.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);
@@ -75,7 +90,7 @@ impl Line {
     fn available(&self, requests: &[Request<'_, ConsumerId>], now: Instant) -> u64 {
         let Some(estimate) = self.estimate() else { return u64::MAX };
         if !self.is_new(now) {
-            return estimate;
+            return estimate - estimate * self.drained() / 100;
         }
         let (audio, video): (Vec<_>, Vec<_>) =
             requests.iter().partition(|request| request.kind == Kind::Audio);
@@ -89,7 +104,11 @@ impl Line {
     /// Bit/s that may be sent from histories beside live media; `None` if nothing is known of the line.
     pub(super) fn spare(&self, now: Instant) -> Option<u64> {
         let spare = self.estimate()?.saturating_sub(self.granted);
-        Some(if self.is_new(now) { spare.max(NEWCOMERS) } else { spare })
+        match (self.is_queueing(), self.is_new(now)) {
+            (true, _) => Some(0),
+            (false, true) => Some(spare.max(NEW_SPARE)),
+            (false, false) => Some(spare),
+        }
     }
 
     /// Whether too little has been heard of the line to be cautious, and nothing bad.
@@ -99,6 +118,19 @@ impl Line {
         let warned =
             !matches!(reason, Reason::Initial | Reason::Growth | Reason::Probe | Reason::Limits);
         !warned && self.heard_at.is_none_or(is_young)
+    }
+
+    /// Whether what is sent waits long in front of the line.
+    pub(super) fn is_queueing(&self) -> bool {
+        self.estimator.queueing() >= TALL_QUEUE
+    }
+
+    /// Percent of the estimate that the line needs for what waits in front of it.
+    fn drained(&self) -> u64 {
+        if !self.is_queueing() {
+            return 0;
+        }
+        (self.estimator.queueing().as_millis() as u64 * DRAINED / 1000).min(MOST_DRAINED)
     }
 
     /// What the estimate would have to be for all wishes to be granted, in bit/s.
@@ -167,12 +199,16 @@ impl Engine {
         line.is_measured |= keys
             .iter()
             .any(|key| consumers[*key].extensions.id(Extension::TransportWideCc).is_some());
-        path.pacer.set_line(line.estimate(), now);
+        let is_measured = line.is_measured;
         let available = line.available(&requests, now);
         let outcome = line.allocator.allocate(&requests, available, now);
+        // What was asked for again, too, needs room.
+        let spare = available.saturating_sub(outcome.granted).max(available / 8);
+        path.pacer.set_spare(is_measured.then_some(spare), now);
+        let is_full = line.estimator.queueing() >= FULL_QUEUE;
         (line.desired, line.granted) = (outcome.desired, outcome.granted);
         for (consumer, grant) in keys.into_iter().zip(outcome.grants) {
-            consumers[consumer].aim(grant.layer, grant.reason);
+            consumers[consumer].aim(grant.layer, grant.reason, is_full);
         }
         let at = now + ALLOT_INTERVAL;
         timers.schedule(Timer::Allot(key), outcome.next_timeout.map_or(at, |wish| wish.min(at)));

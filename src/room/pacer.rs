@@ -11,7 +11,7 @@ use crate::room::forward::write_header;
 use crate::room::line::IP_UDP;
 use crate::room::paths::Path;
 use crate::room::timers::Timer;
-use crate::room::{Engine, Outbox};
+use crate::room::{Drop, Engine, Outbox};
 use crate::wire::MAX_DATAGRAM;
 
 /// Time between two portions.
@@ -20,15 +20,14 @@ const TICK: Duration = Duration::from_millis(5);
 /// Retransmissions that wait for their turn: more than one NACK can ask for. Others are dropped.
 const MAX_WAITING: usize = 256;
 
-/// What is sent beside live media, in percent of what the line carries: live media goes first because it does
-/// not wait, and so the rest must be able to catch up.
-const RATE_PERCENT: u64 = 150;
+/// What has waited for this long comes too late to be played.
+const MAX_WAIT: Duration = Duration::from_millis(400);
 
 /// The rate for a line of which nothing is known, in bit/s.
 const UNKNOWN_RATE: u64 = 20_000_000;
 
 /// Even the slowest line gets this, in bit/s.
-const LEAST_RATE: u64 = 300_000;
+const LEAST_RATE: u64 = 50_000;
 
 /// Most padding that one packet can have, in bytes, its count included (RFC 3550 §5.1).
 const MAX_PADDING: usize = 255;
@@ -36,7 +35,7 @@ const MAX_PADDING: usize = 255;
 /// One transport's portions.
 pub(super) struct Pacer {
     budget: Budget,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<(Instant, Waiting)>,
     pub(super) probe: Option<Run>,
 }
 
@@ -66,11 +65,9 @@ impl Default for Pacer {
 }
 
 impl Pacer {
-    /// Follows what the line carries, in bit/s.
-    pub(super) fn set_line(&mut self, estimate: Option<u64>, now: Instant) {
-        let rate = estimate.map_or(UNKNOWN_RATE, |estimate| {
-            (estimate.saturating_mul(RATE_PERCENT) / 100).max(LEAST_RATE)
-        });
+    /// Follows what live media leaves of the line, in bit/s, if that is known.
+    pub(super) fn set_spare(&mut self, spare: Option<u64>, now: Instant) {
+        let rate = spare.map_or(UNKNOWN_RATE, |spare| spare.clamp(LEAST_RATE, UNKNOWN_RATE));
         if rate != self.budget.rate() {
             self.budget.set(rate, burst(rate), now);
         }
@@ -87,17 +84,17 @@ impl Pacer {
     }
 
     /// Lets a packet wait for its turn; `false` if too many do.
-    pub(super) fn wait(&mut self, packet: Waiting) -> bool {
+    pub(super) fn wait(&mut self, packet: Waiting, now: Instant) -> bool {
         let fits = self.waiting.len() < MAX_WAITING;
         if fits {
-            self.waiting.push_back(packet);
+            self.waiting.push_back((now, packet));
         }
         fits
     }
 
-    /// A consumer is gone.
+    /// A consumer is gone, or what it was sent before is of no use any more.
     pub(super) fn forget(&mut self, consumer: usize) {
-        self.waiting.retain(|packet| packet.consumer != consumer);
+        self.waiting.retain(|(_, packet)| packet.consumer != consumer);
     }
 
     fn is_idle(&self) -> bool {
@@ -145,7 +142,13 @@ impl Engine {
 
     fn send_waiting(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         while let Some(path) = self.paths.get_mut(key) {
-            let Some(&next) = path.pacer.waiting.front() else { return };
+            let Some(&(since, next)) = path.pacer.waiting.front() else { return };
+            let is_late = now.saturating_duration_since(since) > MAX_WAIT;
+            if is_late || self.is_moot(key, next) {
+                self.paths[key].pacer.waiting.pop_front();
+                self.counters.drop(Drop::ResendBudget);
+                continue;
+            }
             let len = self.resend_len(next);
             if len.is_some_and(|len| !self.paths[key].pacer.allow(len, now)) {
                 return;

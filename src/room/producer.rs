@@ -28,6 +28,9 @@ pub(super) const ENCODING_SILENCE: Duration = SPATIAL_SILENCE;
 /// For this long after it has begun, an encoding may have layers that have not been seen yet.
 const YOUTH: Duration = Duration::from_millis(1000);
 
+/// An encoding that has been sent for this long will stay (mediasoup: 2 s).
+const PROVEN: Duration = Duration::from_millis(2000);
+
 /// Rates that were measured this long ago are still good.
 const RATES_AGE: Duration = Duration::from_millis(50);
 
@@ -272,6 +275,7 @@ impl Producer {
             return self.rates.push(LayerRate { spatial: 0, temporal: 0, bits_per_second });
         };
         self.rates.extend(meters.rates(now));
+        self.hide_newcomers(now);
         for (index, encoding) in self.encodings.iter().enumerate() {
             if encoding.is_young(now) {
                 let is_svc = self.encodings.len() == 1;
@@ -281,6 +285,23 @@ impl Producer {
                     rate.bits_per_second = rate.bits_per_second.max(below);
                     below = rate.bits_per_second;
                 }
+            }
+        }
+    }
+
+    /// An encoding that has just begun counts only if it is all that there is: encoders take a while to reach the
+    /// rate of a new size, and some give it up again.
+    fn hide_newcomers(&mut self, now: Instant) {
+        let is_new = |encoding: &Encoding| {
+            encoding.is_active(now) && now.saturating_duration_since(encoding.steady_since) < PROVEN
+        };
+        let is_proven = |encoding: &Encoding| encoding.is_active(now) && !is_new(encoding);
+        if !self.encodings.iter().any(is_proven) {
+            return;
+        }
+        for rate in &mut self.rates {
+            if self.encodings.get(usize::from(rate.spatial)).is_some_and(is_new) {
+                rate.bits_per_second = 0;
             }
         }
     }

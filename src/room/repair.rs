@@ -119,7 +119,7 @@ impl Engine {
                     let pacer = &mut self.paths[key].pacer;
                     if pacer.is_free() && pacer.allow(len, now) {
                         self.send_again(now, key, packet, out);
-                    } else if !pacer.wait(packet) {
+                    } else if !pacer.wait(packet, now) {
                         self.counters.drop(Drop::ResendBudget);
                     }
                 }
@@ -132,6 +132,9 @@ impl Engine {
     /// Whether a packet may be sent again, and its length.
     fn may_resend(&mut self, now: Instant, key: usize, packet: Waiting) -> Result<usize, Drop> {
         let len = self.resend_len(packet).ok_or(Drop::NotInHistory)?;
+        if self.is_moot(key, packet) {
+            return Err(Drop::ResendBudget);
+        }
         let (path, consumer) = (&mut self.paths[key], &mut self.consumers[packet.consumer]);
         let (_, _, numbers) = consumer.find(packet.wire).ok_or(Drop::NotInHistory)?;
         let rtx = consumer.rtx.as_mut().ok_or(Drop::NotInHistory)?;
@@ -139,6 +142,17 @@ impl Engine {
             return Err(Drop::ResentLately);
         }
         path.resends.allow(len, now).then_some(len).ok_or(Drop::ResendBudget)
+    }
+
+    /// Whether the receiver can do without a packet, and the line has no room for it: the stream has gone over to
+    /// another encoding since.
+    pub(super) fn is_moot(&self, key: usize, packet: Waiting) -> bool {
+        let consumer = &self.consumers[packet.consumer];
+        let is_queueing = self.paths[key].line.as_ref().is_some_and(|line| line.is_queueing());
+        is_queueing
+            && consumer
+                .find(packet.wire)
+                .is_none_or(|(_, _, numbers)| consumer.has_left(numbers.seq))
     }
 
     /// The length of a packet that a receiver misses, if it is still there.

@@ -18,6 +18,12 @@ pub(super) struct Counters {
     pub receive_errors: u64,
     /// Datagrams that the kernel took.
     pub sent: u64,
+    /// Trains that it took: datagrams of one size to one destination, sent as one message.
+    pub trains: u64,
+    /// Datagrams in those.
+    pub sent_in_trains: u64,
+    /// Trains that had to leave as single datagrams.
+    pub trains_refused: u64,
     /// Send drops, by reason.
     pub send_drops: SendDrops,
     /// Sends that had not ended when their submit returned. Always 0: `MSG_DONTWAIT` sees to it.
@@ -56,8 +62,18 @@ impl SendDrops {
 }
 
 impl Counters {
-    /// Counts one datagram that the kernel refused with `error`.
-    pub fn drop_send(&mut self, error: &io::Error) {
+    /// Counts a message of so many datagrams that the kernel took.
+    pub fn took(&mut self, datagrams: u16) {
+        let datagrams = u64::from(datagrams);
+        self.sent += datagrams;
+        if datagrams > 1 {
+            self.trains += 1;
+            self.sent_in_trains += datagrams;
+        }
+    }
+
+    /// Counts a message of so many datagrams that the kernel refused with `error`.
+    pub fn drop_send(&mut self, error: &io::Error, datagrams: u16) {
         let drops = &mut self.send_drops;
         let class = match error.raw_os_error().unwrap_or(0) {
             libc::EAGAIN => &mut drops.full,
@@ -68,7 +84,7 @@ impl Counters {
             libc::EPERM | libc::EACCES => &mut drops.forbidden,
             _ => &mut drops.other,
         };
-        *class += 1;
+        *class += u64::from(datagrams);
     }
 }
 
@@ -80,7 +96,7 @@ mod tests {
     fn drops_are_told_apart_by_errno() {
         let mut counters = Counters::default();
         for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENETUNREACH, libc::EPERM, libc::EINVAL] {
-            counters.drop_send(&io::Error::from_raw_os_error(errno));
+            counters.drop_send(&io::Error::from_raw_os_error(errno), 1);
         }
         let expected = SendDrops { full: 1, no_memory: 1, unreachable: 1, forbidden: 1, other: 1 };
         assert_eq!(counters.send_drops, expected);

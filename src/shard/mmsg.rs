@@ -113,12 +113,12 @@ impl Transmit for Sender {
         while next < queue.len() {
             match queue.send_from(next, self.socket.as_fd()) {
                 Ok(taken) => {
-                    counters.sent += taken as u64;
+                    (next..next + taken).for_each(|index| queue.taken(index, counters));
                     next += taken;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    counters.drop_send(&error);
+                    queue.failed(next, &error, self.socket.as_fd(), counters);
                     next += 1;
                 }
             }

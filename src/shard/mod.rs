@@ -21,6 +21,7 @@ mod run;
 mod socket;
 mod sys;
 mod threads;
+mod train;
 mod uring;
 mod wake;
 

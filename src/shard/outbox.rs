@@ -75,6 +75,7 @@ mod tests {
     use crate::room::Outbox as _;
     use crate::shard::handover::Ends;
     use crate::shard::io::{ARENA_LEN, MAX_BATCH};
+    use crate::shard::socket::Traits;
 
     /// Writes down the batches' sizes; fails on demand.
     #[derive(Default)]
@@ -95,24 +96,24 @@ mod tests {
     }
 
     fn departures() -> Departures {
-        let queue = SendQueue::new(MAX_BATCH, ARENA_LEN, false, false).unwrap();
+        let traits = Traits { is_v6: false, is_connected: false, takes_trains: true };
+        let queue = SendQueue::new(MAX_BATCH, ARENA_LEN, traits).unwrap();
         Departures { queue, outlets: Ends::default().outlets, broken: None }
     }
 
-    /// Sends `count` datagrams of `len` bytes; returns how many found room.
+    /// Sends `count` datagrams of `len` bytes, each to somebody else; returns how many found room.
     fn fan_out(
         count: usize,
         len: usize,
         departures: &mut Departures,
         sender: &mut Batches,
     ) -> usize {
-        let to = SocketAddr::from(([127, 0, 0, 1], 9));
         let counters = &mut Counters::default();
         let mut out = Outbox { departures, sender, counters };
-        let mut one = |_: &usize| {
+        let mut one = |index: &usize| {
             let room = out.datagram().map(|room| room.len());
             assert!(room.is_none_or(|room| room == DATAGRAM_ROOM));
-            out.send(len, to);
+            out.send(len, ([127, 0, 0, 1], *index as u16).into());
             room.is_some()
         };
         (0..count).filter(&mut one).count()

@@ -49,9 +49,11 @@ fn probe() -> Result<(), String> {
     let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     let (ours, theirs) = UnixDatagram::pair().map_err(failed("socket pair"))?;
     let waker = Arc::new(Waker::new().map_err(failed("eventfd"))?);
+    let socket = Socket::paired(ours);
     // Before the ring, so that it outlives what the ring sends.
-    let mut queue = SendQueue::new(MAX_BATCH, ARENA_LEN, false, true).map_err(failed("memory"))?;
-    let mut ring = Uring::new(Socket::paired(ours), waker).map_err(failed("set-up"))?;
+    let queue = SendQueue::new(MAX_BATCH, ARENA_LEN, socket.traits);
+    let mut queue = queue.map_err(failed("memory"))?;
+    let mut ring = Uring::new(socket, waker).map_err(failed("set-up"))?;
     let mut counters = Counters::default();
 
     if let Some(room) = queue.room(1) {

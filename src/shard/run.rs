@@ -233,6 +233,7 @@ mod tests {
     use crate::id::TransportId;
     use crate::shard::handover::{self, Ends};
     use crate::shard::io::{ARENA_LEN, MAX_BATCH, Transmit};
+    use crate::shard::socket::Traits;
     use crate::shard::sys::SendQueue;
     use std::collections::VecDeque;
     use std::sync::mpsc::{Sender, channel};
@@ -323,7 +324,8 @@ mod tests {
         let waker = Arc::new(Waker::new().unwrap());
         let Ends { outlets, inlets } =
             handover::connect(std::slice::from_ref(&waker)).pop().unwrap();
-        let queue = SendQueue::new(MAX_BATCH, ARENA_LEN, false, false).unwrap();
+        let traits = Traits { is_v6: false, is_connected: false, takes_trains: true };
+        let queue = SendQueue::new(MAX_BATCH, ARENA_LEN, traits).unwrap();
         let (sender, commands) = channel();
         let shard = Shard {
             id: ShardId(0),

@@ -19,10 +19,19 @@ const SEND_BUFFER: usize = 4 << 20;
 /// A bound datagram socket.
 pub(super) struct Socket {
     fd: OwnedFd,
+    /// What a sender has to know of it.
+    pub traits: Traits,
+}
+
+/// How messages must look for a socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Traits {
     /// Whether addresses must be written in IPv6 form.
     pub is_v6: bool,
-    /// Whether it has one fixed peer, so that datagrams carry no address.
+    /// Whether it has one fixed peer, so that messages carry no address.
     pub is_connected: bool,
+    /// Whether a message may be a train (Linux 4.18).
+    pub takes_trains: bool,
 }
 
 impl Socket {
@@ -51,15 +60,19 @@ impl Socket {
         socket.bind(&address.into())?;
         let fd = OwnedFd::from(socket);
         // Where there is none, a datagram has arrived when it is received.
-        let _ = sys::set_option(fd.as_fd(), libc::SO_TIMESTAMPNS, 1);
+        let _ = sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
         enlarge(fd.as_fd(), libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER);
         enlarge(fd.as_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER);
-        Ok(Self { fd, is_v6: address.is_ipv6(), is_connected: false })
+        // 0 is what it is anyway: each train says its own. Kernels without trains know no such option.
+        let takes_trains = sys::set_option(fd.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        let is_v6 = address.is_ipv6();
+        Ok(Self { fd, traits: Traits { is_v6, is_connected: false, takes_trains } })
     }
 
     /// One end of a socket pair: for the probe, and for tests that must be able to fill a buffer.
     pub fn paired(end: std::os::unix::net::UnixDatagram) -> Self {
-        Self { fd: end.into(), is_v6: false, is_connected: true }
+        let traits = Traits { is_v6: false, is_connected: true, takes_trains: false };
+        Self { fd: end.into(), traits }
     }
 }
 
@@ -72,8 +85,8 @@ impl AsFd for Socket {
 /// Best effort: small buffers cost packets under load, not function.
 fn enlarge(fd: BorrowedFd<'_>, privileged: i32, ordinary: i32, bytes: usize) {
     let bytes = bytes as i32;
-    if sys::set_option(fd, privileged, bytes).is_err() {
-        let _ = sys::set_option(fd, ordinary, bytes);
+    if sys::set_option(fd, libc::SOL_SOCKET, privileged, bytes).is_err() {
+        let _ = sys::set_option(fd, libc::SOL_SOCKET, ordinary, bytes);
     }
 }
 

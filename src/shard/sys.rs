@@ -13,7 +13,10 @@ use std::slice;
 
 use super::address::{self, NAME_ROOM, Name};
 use super::clock::CONTROL_ROOM;
+use super::counters::Counters;
 use super::io::{MAX_DRAIN, Message};
+use super::socket::Traits;
+use super::train::{self, Refusals, Train};
 
 /// What a system call returned, as a number or as the error that it left behind.
 fn check(returned: libc::c_int) -> io::Result<usize> {
@@ -41,17 +44,17 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(wanted.rlim_cur)
 }
 
-/// Sets an integer option at `SOL_SOCKET`.
+/// Sets an integer option of a `level` such as `SOL_SOCKET`.
 pub(super) fn set_option(
     fd: BorrowedFd<'_>,
+    level: libc::c_int,
     name: libc::c_int,
     value: libc::c_int,
 ) -> io::Result<()> {
     let len = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the kernel reads `len` bytes of `value`, which outlives the call.
-    let returned = unsafe {
-        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, (&raw const value).cast(), len)
-    };
+    let returned =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) };
     check(returned).map(drop)
 }
 
@@ -190,35 +193,54 @@ impl Table {
     }
 }
 
-/// Datagrams on their way out: a fixed arena where they lie side by side, and their descriptions.
+/// Length of a control message that says how long the datagrams of a train are: a header, 16 bits,
+/// and padding to the next multiple of 8.
+const SEGMENT_ROOM: usize = size_of::<libc::cmsghdr>() + 8;
+
+fn write_segment_size(room: &mut [u8; SEGMENT_ROOM], segment: usize) {
+    let size = segment as u16;
+    let len = size_of::<libc::cmsghdr>() + size_of_val(&size);
+    room[..8].copy_from_slice(&len.to_ne_bytes());
+    room[8..12].copy_from_slice(&libc::SOL_UDP.to_ne_bytes());
+    room[12..16].copy_from_slice(&libc::UDP_SEGMENT.to_ne_bytes());
+    room[16..18].copy_from_slice(&size.to_ne_bytes());
+}
+
+/// Datagrams on their way out: a fixed arena where they lie side by side, and the messages that they
+/// leave in: neighbours that make a train leave as one.
 ///
-/// The kernel reads the arena only while [`Self::send_from`] runs, or while somebody who called
-/// [`Self::message`] says so; [`Self::clear`] opens it for new datagrams.
+/// The kernel reads the arena only while [`Self::send_from`] or [`Self::send_one_by_one`] runs, or
+/// while somebody who called [`Self::message`] says so; [`Self::clear`] opens it for new datagrams.
 pub(super) struct SendQueue {
     arena: Pages,
     used: usize,
+    trains: Box<[Train]>,
     len: usize,
     table: Table,
-    is_v6: bool,
-    is_connected: bool,
+    sizes: Box<[[u8; SEGMENT_ROOM]]>,
+    traits: Traits,
+    refusals: Refusals,
 }
 
 impl SendQueue {
-    /// An empty queue of `datagrams` places over an arena of `bytes`, for a socket with these
-    /// properties.
-    pub fn new(
-        datagrams: usize,
-        bytes: usize,
-        is_v6: bool,
-        is_connected: bool,
-    ) -> io::Result<Self> {
-        let table = Table::new(datagrams);
-        Ok(Self { arena: Pages::new(bytes)?, used: 0, len: 0, table, is_v6, is_connected })
+    /// An empty queue of `messages` places over an arena of `bytes`, for a socket with these traits.
+    pub fn new(messages: usize, bytes: usize, traits: Traits) -> io::Result<Self> {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        Ok(Self {
+            arena: Pages::new(bytes)?,
+            used: 0,
+            trains: vec![Train::single(nowhere, 0, 0); messages].into(),
+            len: 0,
+            table: Table::new(messages),
+            sizes: vec![[0; SEGMENT_ROOM]; messages].into(),
+            traits,
+            refusals: Refusals::new(!traits.takes_trains),
+        })
     }
 
     /// The next `room` bytes of the arena; `None` when arena or table is full.
     pub fn room(&mut self, room: usize) -> Option<&mut [u8]> {
-        if self.len == self.table.headers.len() {
+        if self.len == self.trains.len() {
             return None;
         }
         self.arena.get_mut(self.used..self.used + room)
@@ -229,33 +251,54 @@ impl SendQueue {
     /// # Panics
     /// If no room was left.
     pub fn push(&mut self, len: usize, to: SocketAddr) {
-        let name_len = match self.is_connected {
-            true => 0,
-            false => address::encode(to, self.is_v6, &mut self.table.names[self.len]),
-        };
-        let bytes = &mut self.arena[self.used..self.used + len];
-        self.table.describe(self.len, bytes, name_len, &mut []);
+        let start = self.used;
         self.used += len;
+        if let Some(last) = self.trains[..self.len].last_mut()
+            && last.takes(to, len)
+            && self.refusals.allow(to)
+        {
+            last.append(len);
+            let train = *last;
+            return self.couple(self.len - 1, train);
+        }
+        let index = self.len;
+        let name_len = match self.traits.is_connected {
+            true => 0,
+            false => address::encode(to, self.traits.is_v6, &mut self.table.names[index]),
+        };
+        let bytes = &mut self.arena[start..start + len];
+        self.table.describe(index, bytes, name_len, &mut []);
+        self.trains[index] = Train::single(to, start, len);
         self.len += 1;
     }
 
-    /// How many datagrams wait.
+    /// Describes message `index` anew: it has become longer.
+    fn couple(&mut self, index: usize, train: Train) {
+        let bytes = &mut self.arena[train.start..train.start + train.len];
+        let name_len = self.table.headers[index].msg_hdr.msg_namelen as usize;
+        if train.segments == 2 {
+            write_segment_size(&mut self.sizes[index], train.segment);
+        }
+        self.table.describe(index, bytes, name_len, &mut self.sizes[index]);
+    }
+
+    /// How many messages wait.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Forgets all datagrams.
+    /// Forgets all messages.
     pub fn clear(&mut self) {
         self.used = 0;
         self.len = 0;
     }
 
-    /// Sends from datagram `first` on without blocking; returns how many the kernel took. An error
-    /// is that of datagram `first`.
+    /// Sends from message `first` on without blocking; returns how many the kernel took. An error
+    /// is that of message `first`.
     pub fn send_from(&mut self, first: usize, fd: BorrowedFd<'_>) -> io::Result<usize> {
         let headers = &mut self.table.headers[first..self.len];
-        // SAFETY: `push` let each of these headers describe live memory of this queue's arena and
-        // names, which do not move; the kernel is done with them when the call returns.
+        // SAFETY: `push` let each of these headers describe live memory of this queue's arena,
+        // names and sizes, which do not move; the kernel is done with them when the call returns.
         let returned = unsafe {
             let count = headers.len() as libc::c_uint;
             libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), count, libc::MSG_DONTWAIT)
@@ -263,13 +306,71 @@ impl SendQueue {
         check(returned)
     }
 
-    /// The description of datagram `index`. What it points to stays as it is until [`Self::room`],
+    /// The description of message `index`. What it points to stays as it is until [`Self::room`],
     /// [`Self::push`] or [`Self::clear`] is called.
     ///
     /// # Panics
-    /// If there is no such datagram.
+    /// If there is no such message.
     pub fn message(&self, index: usize) -> *const libc::msghdr {
         &raw const self.table.headers[..self.len][index].msg_hdr
+    }
+
+    /// How many datagrams message `index` holds.
+    ///
+    /// # Panics
+    /// If there is no such message.
+    pub fn segments(&self, index: usize) -> u16 {
+        self.trains[..self.len][index].segments
+    }
+
+    /// Counts message `index`, which the kernel took.
+    pub fn taken(&mut self, index: usize, counters: &mut Counters) {
+        let segments = self.segments(index);
+        counters.took(segments);
+        if segments > 1 {
+            self.refusals.taken();
+        }
+    }
+
+    /// Deals with message `index`, which the kernel refused with `error`: a train that is not wanted
+    /// as one leaves in its parts, and its destination gets no more of them; all else is dropped and
+    /// counted.
+    pub fn failed(
+        &mut self,
+        index: usize,
+        error: &io::Error,
+        fd: BorrowedFd<'_>,
+        counters: &mut Counters,
+    ) {
+        let train = self.trains[..self.len][index];
+        if train.segments == 1 || !train::is_refusal(error.raw_os_error()) {
+            return counters.drop_send(error, train.segments);
+        }
+        let sent = counters.sent;
+        self.send_one_by_one(index, fd, counters);
+        if counters.sent > sent {
+            counters.trains_refused += 1;
+            self.refusals.refused(train.to);
+        }
+    }
+
+    /// Sends the datagrams of message `index` as messages of their own.
+    fn send_one_by_one(&mut self, index: usize, fd: BorrowedFd<'_>, counters: &mut Counters) {
+        let train = self.trains[..self.len][index];
+        let end = train.start + train.len;
+        for start in (train.start..end).step_by(train.segment) {
+            let bytes = &mut self.arena[start..end.min(start + train.segment)];
+            let name_len = self.table.headers[index].msg_hdr.msg_namelen as usize;
+            self.table.describe(index, bytes, name_len, &mut []);
+            let message = self.message(index);
+            // SAFETY: the header has just been let describe live memory of this queue, and the kernel
+            // is done with it when the call returns.
+            let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), message, libc::MSG_DONTWAIT) };
+            match sent {
+                0.. => counters.took(1),
+                _ => counters.drop_send(&io::Error::last_os_error(), 1),
+            }
+        }
     }
 }
 

@@ -48,6 +48,8 @@ for_both!(
     refused_addresses_are_counted,
     too_long_datagrams_are_dropped_and_counted,
     a_burst_beyond_all_buffers_is_survived,
+    trains_arrive_as_what_they_are_made_of,
+    a_refused_train_leaves_in_its_parts,
     an_ipv6_socket_speaks_ipv4_too,
     the_bell_ends_a_wait,
     a_timeout_ends_a_wait,
@@ -67,8 +69,7 @@ struct Bench<B> {
 impl<B: Io> Bench<B> {
     fn new(socket: Socket, open: impl Open<B>) -> Self {
         let waker = Arc::new(Waker::new().unwrap());
-        let queue =
-            SendQueue::new(MAX_BATCH, ARENA_LEN, socket.is_v6, socket.is_connected).unwrap();
+        let queue = SendQueue::new(MAX_BATCH, ARENA_LEN, socket.traits).unwrap();
         let io = open(socket, waker.clone())
             .unwrap_or_else(|error| panic!("{error}; set {WITHOUT_URING} to go without io_uring"));
         Self { io, waker, counters: Counters::default(), queue }
@@ -138,7 +139,7 @@ fn a_full_send_buffer_drops_and_mixes_nothing<B: Io>(open: impl Open<B>) {
     // hanging it.
     std::thread::spawn(move || {
         let socket = Socket::paired(ours);
-        sys::set_option(socket.as_fd(), libc::SO_SNDBUF, 1).unwrap();
+        sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, 1).unwrap();
         let mut bench = Bench::new(socket, open);
         let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let mut received = Vec::new();
@@ -246,6 +247,85 @@ fn a_burst_beyond_all_buffers_is_survived<B: Io>(open: impl Open<B>) {
     assert!(received.len() > MAX_DRAIN);
     assert!(received.is_sorted(), "out of order");
     assert_eq!(bench.counters.receive_errors, 0);
+}
+
+/// Runs of lengths to two peers, in turn, with what tells them apart.
+const RUNS: [&[usize]; 4] = [&[1200; 9], &[1200, 1199, 40], &[700, 700, 701, 701, 3], &[100; 70]];
+
+/// Queues the runs, each once to either peer; returns what each must get.
+fn queue_runs<B: Io>(bench: &mut Bench<B>, peers: &[UdpSocket; 2]) -> Vec<Vec<u8>> {
+    let mut expected = Vec::new();
+    for (number, run) in RUNS.iter().enumerate() {
+        let datagrams = run.iter().enumerate().map(|(i, len)| vec![(16 * number + i) as u8; *len]);
+        let datagrams: Vec<_> = datagrams.collect();
+        for peer in peers {
+            let to = peer.local_addr().unwrap();
+            datagrams.iter().for_each(|bytes| bench.queue(bytes, to));
+        }
+        expected.extend(datagrams);
+    }
+    expected
+}
+
+fn two_peers() -> [UdpSocket; 2] {
+    [(); 2].map(|()| {
+        let peer = UdpSocket::bind((loopback(), 0)).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer
+    })
+}
+
+fn assert_receives(peer: &UdpSocket, expected: &[Vec<u8>]) {
+    for bytes in expected {
+        assert_eq!(&receive(peer), bytes);
+    }
+}
+
+fn trains_arrive_as_what_they_are_made_of<B: Io>(open: impl Open<B>) {
+    let (mut bench, _) = Bench::bound(loopback(), open);
+    let peers = two_peers();
+    let expected = queue_runs(&mut bench, &peers);
+    // 9 | 2+1 | 2+3 | 64+6, twice; 1200 and 1199 are one train, and 40 alone is none.
+    let trains = 2 * 6;
+    assert_eq!(bench.queue.len(), trains + 2);
+    bench.transmit();
+    peers.iter().for_each(|peer| assert_receives(peer, &expected));
+    let counters = &bench.counters;
+    assert_eq!(counters.sent, 2 * expected.len() as u64);
+    assert_eq!((counters.trains, counters.sent_in_trains), (trains as u64, counters.sent - 2));
+    assert_eq!((counters.trains_refused, counters.send_drops.total()), (0, 0));
+}
+
+/// The kernel makes no trains for a socket without checksums (`EINVAL`), as on a path whose MTU is
+/// below the segments.
+fn a_refused_train_leaves_in_its_parts<B: Io>(open: impl Open<B>) {
+    let mut ports = 20_000..=30_000;
+    let (socket, _) = Socket::bind_next(loopback(), &mut ports).unwrap().unwrap();
+    sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+    let mut bench = Bench::new(socket, open);
+    let peers = two_peers();
+    for round in 1..=3 {
+        let expected = queue_runs(&mut bench, &peers);
+        bench.transmit();
+        let counters = &bench.counters;
+        assert_eq!(counters.sent, round * 2 * expected.len() as u64, "{counters:?}");
+        assert_eq!((counters.trains, counters.send_drops.total()), (0, 0));
+        assert_eq!(counters.trains_refused, 2 * 6, "none is tried a second time");
+        for peer in &peers {
+            // Parts of a refused train may leave behind the others of their batch.
+            let mut received: Vec<_> = expected.iter().map(|_| receive(peer)).collect();
+            let mut expected = expected.clone();
+            received.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(received, expected);
+        }
+    }
+}
+
+fn receive(peer: &UdpSocket) -> Vec<u8> {
+    let mut buffer = [0; 2048];
+    let len = peer.recv(&mut buffer).unwrap();
+    buffer[..len].to_vec()
 }
 
 fn an_ipv6_socket_speaks_ipv4_too<B: Io>(open: impl Open<B>) {

@@ -209,8 +209,7 @@ fn live<R: Rooms, B: Io>(
 ) -> io::Result<()> {
     let Inside { id, socket, core, ends, waker, commands, events } = inside;
     let core = core.filter(|core| core_affinity::set_for_current(*core));
-    let (is_v6, is_connected) = (socket.is_v6, socket.is_connected);
-    let opened = SendQueue::new(MAX_BATCH, ARENA_LEN, is_v6, is_connected)
+    let opened = SendQueue::new(MAX_BATCH, ARENA_LEN, socket.traits)
         .and_then(|queue| Ok((queue, open(socket, waker.clone())?)));
     let (queue, io) = match opened {
         Ok(opened) => opened,

@@ -56,7 +56,7 @@ const _: () = assert!(PREFIX + MAX_DATAGRAM < BUFFER_LEN);
 const SOCKET: Fixed = Fixed(0);
 const BELL: Fixed = Fixed(1);
 
-/// What a completion belongs to.
+/// What a completion belongs to. Sends add their message's place in the queue to theirs.
 const RECEIVE: u64 = 1;
 const RING: u64 = 2;
 const SEND: u64 = 3;
@@ -78,6 +78,8 @@ pub(super) struct Sender {
     waiting: VecDeque<Received>,
     /// Sends submitted and not reaped.
     unfinished: usize,
+    /// How the sends of this batch ended that did not simply succeed: message and errno.
+    failed: Vec<(usize, i32)>,
     /// Whether the multishot receive is under way.
     receiving: bool,
     /// Whether a read of the bell is under way.
@@ -89,7 +91,7 @@ pub(super) struct Sender {
     failure: i32,
     targets: Box<Targets>,
     // The kernel holds references of its own; these keep the descriptors' numbers ours.
-    _socket: Socket,
+    socket: Socket,
     _waker: Arc<Waker>,
 }
 
@@ -125,13 +127,14 @@ impl Uring {
             ring,
             waiting: VecDeque::with_capacity(usize::from(BUFFERS)),
             unfinished: 0,
+            failed: Vec::with_capacity(MAX_BATCH),
             receiving: false,
             listening: false,
             rang: false,
             failures: 0,
             failure: 0,
             targets: Box::new(Targets { receive, bell: [0; 8] }),
-            _socket: socket,
+            socket,
             _waker: waker,
         };
         Ok(Self { sender, buffers, list: DrainList::new(), lent: Vec::with_capacity(MAX_DRAIN) })
@@ -293,16 +296,30 @@ impl Sender {
         Ok(())
     }
 
+    /// Counts the messages of a batch, all of which have ended, and sends refused trains apart.
+    fn conclude(&mut self, queue: &mut SendQueue, counters: &mut Counters) {
+        self.failed.sort_unstable();
+        let mut failed = self.failed.drain(..).peekable();
+        for index in 0..queue.len() {
+            match failed.next_if(|(message, _)| *message == index) {
+                None => queue.taken(index, counters),
+                Some((_, errno)) => {
+                    let error = io::Error::from_raw_os_error(errno);
+                    queue.failed(index, &error, self.socket.as_fd(), counters);
+                }
+            }
+        }
+    }
+
     /// Takes all completions that are there.
     fn reap(&mut self, counters: &mut Counters) {
-        let Self { ring, waiting, unfinished, receiving, listening, rang, .. } = self;
+        let Self { ring, waiting, unfinished, failed, receiving, listening, rang, .. } = self;
         for completion in ring.completion() {
             match completion.user_data() {
-                SEND => {
+                send @ SEND.. => {
                     *unfinished -= 1;
-                    match completion.result() {
-                        0.. => counters.sent += 1,
-                        errno => counters.drop_send(&io::Error::from_raw_os_error(-errno)),
+                    if completion.result() < 0 {
+                        failed.push(((send - SEND) as usize, -completion.result()));
                     }
                 }
                 RECEIVE => {
@@ -334,7 +351,7 @@ impl Transmit for Sender {
         for index in 0..queue.len() {
             let send = opcode::SendMsg::new(SOCKET, queue.message(index));
             let send = send.flags(libc::MSG_DONTWAIT as u32).build();
-            self.push(&send.user_data(SEND))?;
+            self.push(&send.user_data(SEND + index as u64))?;
             self.unfinished += 1;
         }
         self.submit()?;
@@ -347,6 +364,7 @@ impl Transmit for Sender {
                 _ => self.reap(counters),
             }
         }
+        self.conclude(queue, counters);
         queue.clear();
         Ok(())
     }

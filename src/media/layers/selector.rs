@@ -89,6 +89,11 @@ impl Selector {
         self.target.map(|target| self.encoding_of(target))
     }
 
+    /// Whether each spatial layer is an encoding of its own.
+    pub fn is_simulcast(&self) -> bool {
+        self.kind == Kind::Simulcast
+    }
+
     /// The wanted layers.
     pub fn target(&self) -> Option<Layer> {
         self.target

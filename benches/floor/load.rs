@@ -1,0 +1,226 @@
+//! The other core: peers who send bursts at their time and take what they get, unopened.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::kernel::{self, Incoming, Outgoing, Sending, set_option};
+
+/// Who sends what to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub rooms: usize,
+    /// Peers of a room.
+    pub peers: usize,
+    /// Whether everybody sends, to all others; else the first peer of each room does.
+    pub all_send: bool,
+    /// Senders whose bursts leave in the same moment.
+    pub together: usize,
+    /// Packets of one burst.
+    pub burst: usize,
+    /// Bytes of a sealed packet on its way to the server.
+    pub len: usize,
+    /// Between a sender's bursts.
+    pub interval: Duration,
+    /// Whether it is video.
+    pub video: bool,
+}
+
+impl Scenario {
+    /// All peers.
+    pub fn total(&self) -> usize {
+        self.rooms * self.peers
+    }
+
+    /// The peers who send.
+    pub fn senders(&self) -> impl Iterator<Item = usize> + use<> {
+        let Self { peers, all_send, .. } = *self;
+        (0..self.total()).filter(move |peer| all_send || peer % peers == 0)
+    }
+
+    /// The peers who get what `sender` sends.
+    pub fn receivers(&self, sender: usize) -> impl Iterator<Item = usize> + use<> {
+        let first = sender / self.peers * self.peers;
+        (first..first + self.peers).filter(move |peer| *peer != sender)
+    }
+
+    /// Packets per second that the server has to send.
+    pub fn rate(&self) -> f64 {
+        let packets = self.senders().count() * self.burst * (self.peers - 1);
+        packets as f64 / self.interval.as_secs_f64()
+    }
+}
+
+/// How the peers behave towards the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    /// Peers take trains whole, as a network card that segments would: else the kernel segments them on
+    /// the server's core.
+    pub gro: bool,
+    /// Bursts come to the server as one train.
+    pub trains_in: bool,
+    /// Receivers are nobody's addresses behind a device that drops everything.
+    pub nobody: bool,
+}
+
+/// The peers' sockets.
+pub struct Peers {
+    pub sockets: Vec<UdpSocket>,
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl Peers {
+    pub fn new(scenario: Scenario, habits: Habits) -> Self {
+        let socket = || {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            socket.set_nonblocking(true).expect("non-blocking");
+            let _ = set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 1 << 20);
+            if habits.gro {
+                set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).expect("UDP_GRO");
+            }
+            socket
+        };
+        if !habits.nobody {
+            let sockets: Vec<_> = (0..scenario.total()).map(|_| socket()).collect();
+            let addresses = sockets.iter().map(|s| s.local_addr().expect("bound")).collect();
+            return Self { sockets, addresses };
+        }
+        assert_eq!(scenario.rooms, 1, "only the first peer is somebody");
+        let sockets = vec![socket()];
+        let own = sockets[0].local_addr().expect("bound");
+        let nobody = |peer: usize| SocketAddr::from((NOBODY, 5000 + peer as u16));
+        Self {
+            sockets,
+            addresses: std::iter::once(own).chain((1..scenario.total()).map(nobody)).collect(),
+        }
+    }
+}
+
+/// First of the addresses of [`Habits::nobody`].
+const NOBODY: [u8; 4] = [10, 9, 1, 1];
+
+/// Writes the next sealed packet of a sender: its index, whether it is its burst's first, its last,
+/// and room for it; returns its length.
+pub type Write = Box<dyn FnMut(usize, bool, bool, &mut [u8]) -> usize + Send>;
+
+/// The running load.
+pub struct Load {
+    thread: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// Bursts that left more than an interval late.
+    late: AtomicU64,
+}
+
+/// What the peers saw so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub sent: u64,
+    pub received: u64,
+    pub late: u64,
+}
+
+impl Load {
+    pub fn start(
+        scenario: Scenario,
+        habits: Habits,
+        peers: Peers,
+        server: SocketAddr,
+        core: Option<core_affinity::CoreId>,
+        write: Write,
+    ) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let counts = Arc::new(Counts::default());
+        let (until, counted) = (stop.clone(), counts.clone());
+        let thread = std::thread::spawn(move || {
+            core.map(core_affinity::set_for_current);
+            run(scenario, habits, peers, server, write, &until, &counted);
+        });
+        Self { thread, stop, counts }
+    }
+
+    pub fn seen(&self) -> Seen {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Counts { sent, received, late } = &*self.counts;
+        Seen { sent: read(sent), received: read(received), late: read(late) }
+    }
+
+    pub fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the load ended well");
+    }
+}
+
+fn run(
+    scenario: Scenario,
+    habits: Habits,
+    peers: Peers,
+    server: SocketAddr,
+    mut write: Write,
+    stop: &AtomicBool,
+    counts: &Counts,
+) {
+    let train = if habits.trains_in { 64 } else { 1 };
+    let how = Sending { uring: false, train, connected: false };
+    let mut out = Outgoing::new(how, &[server]);
+    let (count, buffer) = if habits.gro { (4, 1 << 16) } else { (16, 2048) };
+    let mut incoming = Incoming::new(count, buffer);
+    let mut trains = Vec::new();
+    let senders: Vec<_> = scenario.senders().collect();
+    let step = scenario.interval * scenario.together as u32 / senders.len() as u32;
+    let receiving = if scenario.peers > 1 { &peers.sockets[..] } else { &[] };
+    let start = Instant::now();
+    for turn in 0u32.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let due = start + step * turn;
+        // At least one round of receiving between two bursts, and more while there is time.
+        loop {
+            trains.clear();
+            for socket in receiving {
+                incoming.fill(socket.as_raw_fd(), &mut trains);
+            }
+            let packets: usize =
+                trains.iter().filter(|t| is_rtp(&incoming.buffer[t.start..])).map(packets).sum();
+            counts.received.fetch_add(packets as u64, Ordering::Relaxed);
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(1)));
+        }
+        let late = Instant::now().saturating_duration_since(due) > scenario.interval;
+        counts.late.fetch_add(u64::from(late), Ordering::Relaxed);
+        for index in 0..scenario.together {
+            let sender = senders[(turn as usize * scenario.together + index) % senders.len()];
+            for index in 0..scenario.burst {
+                let room = out.room().expect("a burst fits");
+                let len = write(sender, index == 0, index + 1 == scenario.burst, room);
+                out.push(len, 0);
+            }
+            out.flush(peers.sockets[sender].as_raw_fd(), None);
+        }
+        let sent = scenario.together * scenario.burst;
+        counts.sent.fetch_add(sent as u64, Ordering::Relaxed);
+    }
+}
+
+fn packets(train: &kernel::Train) -> usize {
+    train.len.div_ceil(train.segment.max(1))
+}
+
+/// RTP, and not the server's RTCP or STUN.
+fn is_rtp(bytes: &[u8]) -> bool {
+    bytes[0] >> 6 == 2 && !(192..=223).contains(&bytes[1])
+}

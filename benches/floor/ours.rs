@@ -1,0 +1,74 @@
+//! The same work by a whole shard, with the load's peers as its transports.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardcast::id::MediaKind;
+use shardcast::shard::mailbox::dtls::Identity;
+use shardcast::shard::{Backend, Shards, ShardsConfig, start};
+use shardcast::transport::srtp::Profile;
+
+use crate::load::{Scenario, Write};
+use crate::rig::{Stream, add_consumer, add_producer, add_transport};
+
+/// Longest wait for the shard's end.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PROFILE: Profile = Profile::AeadAes128Gcm;
+
+/// A running shard.
+pub struct Shard {
+    shards: Shards,
+    pub address: SocketAddr,
+    pub tid: i32,
+}
+
+impl Shard {
+    pub fn start(scenario: Scenario, backend: Backend, peers: &[SocketAddr]) -> Self {
+        let bind = Ipv4Addr::LOCALHOST.into();
+        let config = ShardsConfig { workers: 1, ports: 20_000..=30_000, bind, backend };
+        let identity = Arc::new(Identity::generate().expect("a certificate"));
+        let shards = start(&config, identity).expect("a shard");
+        let mailbox = &shards.mailboxes[0];
+        for (peer, address) in peers.iter().enumerate() {
+            mailbox.send(add_transport(peer, *address, PROFILE));
+        }
+        for sender in scenario.senders() {
+            let room = (sender / scenario.peers) as u64;
+            mailbox.send(add_producer(sender, room, kind(scenario)));
+            for receiver in scenario.receivers(sender) {
+                mailbox.send(add_consumer(sender, receiver, kind(scenario)));
+            }
+        }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, mailbox.port));
+        Self { tid: tid_of("shard-0"), address, shards }
+    }
+
+    pub fn end(self) {
+        self.shards.threads.shutdown(PATIENCE).expect("the shard ended well");
+    }
+}
+
+/// The newest thread of this name.
+fn tid_of(name: &str) -> i32 {
+    let threads = fs::read_dir("/proc/self/task").expect("procfs").flatten();
+    let tids = threads.filter_map(|entry| {
+        let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
+        (comm.trim() == name).then(|| entry.file_name().to_str()?.parse().ok()).flatten()
+    });
+    tids.max().expect("a shard's thread")
+}
+
+fn kind(scenario: Scenario) -> MediaKind {
+    if scenario.video { MediaKind::Video } else { MediaKind::Audio }
+}
+
+/// Writes the senders' packets as their browsers would.
+pub fn writer(scenario: Scenario) -> Write {
+    let stream = |peer| Stream::new(peer, PROFILE, kind(scenario), scenario.interval);
+    let mut streams: Vec<_> = (0..scenario.total()).map(stream).collect();
+    Box::new(move |sender, first, last, room| {
+        streams[sender].write(first, last, scenario.len, room)
+    })
+}
