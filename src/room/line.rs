@@ -17,12 +17,8 @@ const ALLOT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// While a line is new, the lowest layers of what is wanted are sent even beyond the estimate, up to this many
 /// bit/s, and one picture whatever it takes: without sending nothing is learnt, and a lone layer may well be
-/// faster than any cautious guess.
+/// faster than any cautious guess. Histories of those layers, at most 1.75 s of each, may take as much.
 const NEWCOMERS: u64 = 5_000_000;
-
-/// A new line is taken to have this much, in bit/s, for key frames from histories: it serves small encodings, and
-/// of large ones a key frame that came a moment ago, which is no more than a new one would take.
-const NEW_SPARE: u64 = 2_000_000;
 
 /// A line is new until its receiver has been heard for this long: time enough for the first probes.
 const NEW_FOR: Duration = Duration::from_secs(3);
@@ -106,7 +102,7 @@ impl Line {
         let spare = self.estimate()?.saturating_sub(self.granted);
         match (self.is_queueing(), self.is_new(now)) {
             (true, _) => Some(0),
-            (false, true) => Some(spare.max(NEW_SPARE)),
+            (false, true) => Some(spare.max(NEWCOMERS)),
             (false, false) => Some(spare),
         }
     }
