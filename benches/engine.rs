@@ -18,6 +18,9 @@ use rig::{Stream, add_consumer, add_producer, add_transport};
 
 const PROFILE: Profile = Profile::AeadAes128Gcm;
 const FRAME: Duration = Duration::from_millis(33);
+/// By how much the engine's time goes on per step: little, for a transport without consent checks is closed
+/// after half a minute.
+const STEP: Duration = Duration::from_micros(2);
 /// As large as a shard's, so that the cache sees the same.
 const ARENA: usize = 256 << 10;
 
@@ -65,8 +68,20 @@ impl Bench {
         let mut command = |command| engine.command(now, command, &mut out);
         (0..=fan_out).for_each(|peer| command(add_transport(peer, address(peer), PROFILE)));
         command(add_producer(0, 0, kind));
-        (1..=fan_out).for_each(|peer| command(add_consumer(0, peer, kind)));
-        Self { engine, out, now, stream: Stream::new(0, PROFILE, kind, FRAME) }
+        (1..=fan_out).for_each(|peer| command(add_consumer(0, peer, kind, false)));
+        let stream = Stream::new(0, PROFILE, kind, FRAME);
+        let mut bench = Self { engine, out, now, stream };
+        // Until all consumers have begun.
+        for _ in 0..30 {
+            bench.now += FRAME;
+            let mut frame = bench.frame(9, 1000);
+            bench.receive(&mut frame);
+        }
+        let (before, mut frame) = (bench.engine.counters().rtp_out, bench.frame(1, 1000));
+        bench.receive(&mut frame);
+        let forwarded = bench.engine.counters().rtp_out - before;
+        assert_eq!(forwarded, fan_out as u64, "every receiver gets it");
+        bench
     }
 
     /// The next frame, sealed.
@@ -81,7 +96,7 @@ impl Bench {
     }
 
     fn receive(&mut self, frame: &mut [Vec<u8>]) {
-        self.now += FRAME;
+        self.now += STEP;
         let (from, received_at) = (address(0), self.now);
         let datagram = |bytes| Datagram { from, received_at, bytes };
         let mut drain: Vec<_> = frame.iter_mut().map(|bytes| datagram(bytes)).collect();

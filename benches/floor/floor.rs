@@ -60,9 +60,9 @@ fn open(key: &LessSafeKey, packet: &mut [u8]) -> bool {
 /// Writes the senders' packets.
 pub fn writer(scenario: Scenario) -> Write {
     let mut streams: Vec<_> = (0..scenario.total()).map(|peer| (key(peer), 0u16)).collect();
-    Box::new(move |sender, _, _, room| {
+    Box::new(move |sender, index, room| {
         let (key, sequence) = &mut streams[sender];
-        let packet = &mut room[..scenario.len];
+        let packet = &mut room[..scenario.len_of(index)];
         packet.fill(0x42);
         packet[..2].copy_from_slice(&[0x80, 96]);
         packet[2..4].copy_from_slice(&sequence.to_be_bytes());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::kernel::{self, Incoming, Outgoing, Sending, set_option};
+use crate::kernel::{Incoming, Outgoing, Sending, set_option};
 
 /// Who sends what to whom.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub struct Scenario {
     pub burst: usize,
     /// Bytes of a sealed packet on its way to the server.
     pub len: usize,
+    /// The first half of a burst is a byte shorter, as browsers divide frames.
+    pub uneven: bool,
     /// Between a sender's bursts.
     pub interval: Duration,
     /// Whether it is video.
@@ -46,6 +48,11 @@ impl Scenario {
     pub fn receivers(&self, sender: usize) -> impl Iterator<Item = usize> + use<> {
         let first = sender / self.peers * self.peers;
         (first..first + self.peers).filter(move |peer| *peer != sender)
+    }
+
+    /// Bytes of the burst's packet `index`.
+    pub fn len_of(&self, index: usize) -> usize {
+        self.len - usize::from(self.uneven && index < self.burst / 2)
     }
 
     /// Packets per second that the server has to send.
@@ -103,9 +110,20 @@ impl Peers {
 /// First of the addresses of [`Habits::nobody`].
 const NOBODY: [u8; 4] = [10, 9, 1, 1];
 
-/// Writes the next sealed packet of a sender: its index, whether it is its burst's first, its last,
-/// and room for it; returns its length.
-pub type Write = Box<dyn FnMut(usize, bool, bool, &mut [u8]) -> usize + Send>;
+/// Writes the next sealed packet of a sender: which sender, the packet's index in its burst, and room
+/// for it; returns its length.
+pub type Write = Box<dyn FnMut(usize, usize, &mut [u8]) -> usize + Send>;
+
+/// What peers answer to what they get.
+pub trait Answer: Send {
+    /// A peer got a packet, in ticks of 250 µs.
+    fn packet(&mut self, peer: usize, packet: &[u8], ticks: i64);
+    /// Writes a peer's report, if there is anything to tell; returns its length.
+    fn report(&mut self, peer: usize, room: &mut [u8]) -> Option<usize>;
+}
+
+/// Between a peer's reports, as browsers send them.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The running load.
 pub struct Load {
@@ -138,13 +156,14 @@ impl Load {
         server: SocketAddr,
         core: Option<core_affinity::CoreId>,
         write: Write,
+        answer: Option<Box<dyn Answer>>,
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let counts = Arc::new(Counts::default());
         let (until, counted) = (stop.clone(), counts.clone());
         let thread = std::thread::spawn(move || {
             core.map(core_affinity::set_for_current);
-            run(scenario, habits, peers, server, write, &until, &counted);
+            run(scenario, habits, peers, server, write, answer, &until, &counted);
         });
         Self { thread, stop, counts }
     }
@@ -161,12 +180,14 @@ impl Load {
     }
 }
 
+#[allow(clippy::too_many_arguments, reason = "the thread's whole life")]
 fn run(
     scenario: Scenario,
     habits: Habits,
     peers: Peers,
     server: SocketAddr,
     mut write: Write,
+    mut answer: Option<Box<dyn Answer>>,
     stop: &AtomicBool,
     counts: &Counts,
 ) {
@@ -180,6 +201,7 @@ fn run(
     let step = scenario.interval * scenario.together as u32 / senders.len() as u32;
     let receiving = if scenario.peers > 1 { &peers.sockets[..] } else { &[] };
     let start = Instant::now();
+    let mut reported = 0;
     for turn in 0u32.. {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -187,13 +209,33 @@ fn run(
         let due = start + step * turn;
         // At least one round of receiving between two bursts, and more while there is time.
         loop {
-            trains.clear();
-            for socket in receiving {
+            let mut packets = 0;
+            for (peer, socket) in receiving.iter().enumerate() {
+                trains.clear();
                 incoming.fill(socket.as_raw_fd(), &mut trains);
+                let media = trains.iter().filter(|train| is_rtp(&incoming.buffer[train.start..]));
+                for train in media {
+                    packets += train.len.div_ceil(train.segment.max(1));
+                    let Some(answer) = &mut answer else { continue };
+                    let ticks = start.elapsed().as_micros() as i64 / 250;
+                    let bytes = &incoming.buffer[train.start..][..train.len];
+                    bytes.chunks(train.segment.max(1)).for_each(|p| answer.packet(peer, p, ticks));
+                }
             }
-            let packets: usize =
-                trains.iter().filter(|t| is_rtp(&incoming.buffer[t.start..])).map(packets).sum();
             counts.received.fetch_add(packets as u64, Ordering::Relaxed);
+            if let Some(answer) = &mut answer {
+                // A part of the peers in each turn, so that they keep out of step.
+                let upto = (start.elapsed().as_micros() * peers.sockets.len() as u128
+                    / REPORT_INTERVAL.as_micros()) as usize;
+                for peer in (reported..upto).map(|index| index % peers.sockets.len()) {
+                    let room = out.room().expect("empty");
+                    if let Some(len) = answer.report(peer, room) {
+                        out.push(len, 0);
+                        out.flush(peers.sockets[peer].as_raw_fd(), None);
+                    }
+                }
+                reported = upto;
+            }
             let left = due.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -206,7 +248,7 @@ fn run(
             let sender = senders[(turn as usize * scenario.together + index) % senders.len()];
             for index in 0..scenario.burst {
                 let room = out.room().expect("a burst fits");
-                let len = write(sender, index == 0, index + 1 == scenario.burst, room);
+                let len = write(sender, index, room);
                 out.push(len, 0);
             }
             out.flush(peers.sockets[sender].as_raw_fd(), None);
@@ -214,10 +256,6 @@ fn run(
         let sent = scenario.together * scenario.burst;
         counts.sent.fetch_add(sent as u64, Ordering::Relaxed);
     }
-}
-
-fn packets(train: &kernel::Train) -> usize {
-    train.len.div_ceil(train.segment.max(1))
 }
 
 /// RTP, and not the server's RTCP or STUN.

@@ -62,6 +62,7 @@ const VIDEO: Scenario = Scenario {
     together: 1,
     burst: 9,
     len: 1200,
+    uneven: false,
     interval: Duration::from_micros(34_560),
     video: true,
 };
@@ -74,13 +75,15 @@ const AUDIO: Scenario = Scenario {
     together: 1,
     burst: 1,
     len: 100,
+    uneven: false,
     interval: Duration::from_millis(20),
     video: false,
 };
 
-const SCENARIOS: [Scenario; 5] = [
+const SCENARIOS: [Scenario; 6] = [
     VIDEO,
     Scenario { name: "video 1:100", peers: 101, ..VIDEO },
+    Scenario { name: "video 1:100 uneven", peers: 101, uneven: true, ..VIDEO },
     Scenario { name: "video 1:500", peers: 501, ..VIDEO },
     AUDIO,
     Scenario { name: "audio 1x50", rooms: 1, peers: 50, ..AUDIO },
@@ -90,12 +93,23 @@ const SCENARIOS: [Scenario; 5] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
     Floor(Way),
-    Ours(Backend),
+    /// With or without receivers who tell what arrives.
+    Ours {
+        backend: Backend,
+        twcc: bool,
+    },
 }
 
 const MMSG: Sending = Sending { uring: false, train: 1, connected: false };
 const URING: Sending = Sending { uring: true, ..MMSG };
 const ALL: usize = 64;
+
+const OURS: [Subject; 4] = [
+    Subject::Ours { backend: Backend::Mmsg, twcc: false },
+    Subject::Ours { backend: Backend::Mmsg, twcc: true },
+    Subject::Ours { backend: Backend::Uring, twcc: false },
+    Subject::Ours { backend: Backend::Uring, twcc: true },
+];
 
 fn floor(send: Sending) -> Subject {
     Subject::Floor(Way { send, gro: false, outside: false })
@@ -130,7 +144,7 @@ fn measure(scenario: Scenario, habits: Habits, subject: Subject, seconds: f64) -
             let worker = Worker::start(scenario, way, &addresses, own);
             let sent = worker.sent.clone();
             let write = floor::writer(scenario);
-            let load = Load::start(scenario, habits, peers, worker.address, other, write);
+            let load = Load::start(scenario, habits, peers, worker.address, other, write, None);
             let out = habits.nobody.then_some(&*sent);
             let mut figure = observe(scenario, &load, worker.tid, seconds, out);
             let outcome = worker.end(load);
@@ -138,10 +152,11 @@ fn measure(scenario: Scenario, habits: Habits, subject: Subject, seconds: f64) -
             assert!(outcome.refused < 1000, "the kernel refused {} datagrams", outcome.refused);
             figure
         }
-        Subject::Ours(backend) => {
-            let shard = ours::Shard::start(scenario, backend, &addresses);
+        Subject::Ours { backend, twcc } => {
+            let shard = ours::Shard::start(scenario, backend, twcc, &addresses);
+            let answers = twcc.then(|| ours::answers(scenario));
             let write = ours::writer(scenario);
-            let load = Load::start(scenario, habits, peers, shard.address, other, write);
+            let load = Load::start(scenario, habits, peers, shard.address, other, write, answers);
             let figure = observe(scenario, &load, shard.tid, seconds, None);
             load.end();
             shard.end();
@@ -211,7 +226,10 @@ fn name(subject: Subject) -> String {
             }
             name
         }
-        Subject::Ours(backend) => format!("shardcast {}", format!("{backend:?}").to_lowercase()),
+        Subject::Ours { backend, twcc } => {
+            let feedback = if twcc { " with twcc" } else { "" };
+            format!("shardcast {}{feedback}", format!("{backend:?}").to_lowercase())
+        }
     }
 }
 
@@ -235,7 +253,7 @@ fn report(args: &Args, scenario: Scenario, habits: Habits, subjects: &[Subject])
     for (subject, figure) in subjects.iter().zip(&figures) {
         let floors = subjects.iter().zip(&figures).filter_map(|(other, figure)| {
             let is_yardstick = match (other, subject) {
-                (Subject::Floor(way), Subject::Ours(backend)) => {
+                (Subject::Floor(way), Subject::Ours { backend, .. }) => {
                     !way.send.connected && way.send.uring == (*backend == Backend::Uring)
                 }
                 _ => false,
@@ -270,12 +288,7 @@ fn report(args: &Args, scenario: Scenario, habits: Habits, subjects: &[Subject])
 fn ours_alone(args: &Args) {
     let habits = Habits { gro: args.gro, trains_in: false, nobody: false };
     for scenario in SCENARIOS.into_iter().filter(|s| s.name.contains(&args.only)) {
-        report(
-            args,
-            scenario,
-            habits,
-            &[Subject::Ours(Backend::Mmsg), Subject::Ours(Backend::Uring)],
-        );
+        report(args, scenario, habits, &OURS);
     }
 }
 
@@ -285,8 +298,10 @@ fn forward(args: &Args) {
         floor(Sending { train: ALL, ..MMSG }),
         floor(URING),
         floor(Sending { train: ALL, ..URING }),
-        Subject::Ours(Backend::Mmsg),
-        Subject::Ours(Backend::Uring),
+        OURS[0],
+        OURS[1],
+        OURS[2],
+        OURS[3],
     ];
     let habits = Habits { gro: args.gro, trains_in: false, nobody: false };
     for scenario in SCENARIOS.into_iter().filter(|s| s.name.contains(&args.only)) {
@@ -378,12 +393,12 @@ fn smoke() {
         floor(MMSG),
         floor(Sending { train: ALL, ..MMSG }),
         floor(Sending { train: ALL, ..URING }),
-        Subject::Ours(Backend::Mmsg),
-        Subject::Ours(Backend::Uring),
+        OURS[0],
+        OURS[3],
     ] {
         let needs_uring = match subject {
             Subject::Floor(way) => way.send.uring,
-            Subject::Ours(backend) => backend == Backend::Uring,
+            Subject::Ours { backend, .. } => backend == Backend::Uring,
         };
         if needs_uring && !uring {
             continue;

@@ -10,8 +10,10 @@ use shardcast::shard::mailbox::dtls::Identity;
 use shardcast::shard::{Backend, Shards, ShardsConfig, start};
 use shardcast::transport::srtp::Profile;
 
-use crate::load::{Scenario, Write};
-use crate::rig::{Stream, add_consumer, add_producer, add_transport};
+use crate::load::{Answer, Scenario, Write};
+use crate::rig::{
+    Receipt, Reporter, Stream, add_consumer, add_producer, add_transport, sink_ssrc, source_ssrc,
+};
 
 /// Longest wait for the shard's end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,7 +27,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub fn start(scenario: Scenario, backend: Backend, peers: &[SocketAddr]) -> Self {
+    pub fn start(scenario: Scenario, backend: Backend, twcc: bool, peers: &[SocketAddr]) -> Self {
         let bind = Ipv4Addr::LOCALHOST.into();
         let config = ShardsConfig { workers: 1, ports: 20_000..=30_000, bind, backend };
         let identity = Arc::new(Identity::generate().expect("a certificate"));
@@ -38,7 +40,7 @@ impl Shard {
             let room = (sender / scenario.peers) as u64;
             mailbox.send(add_producer(sender, room, kind(scenario)));
             for receiver in scenario.receivers(sender) {
-                mailbox.send(add_consumer(sender, receiver, kind(scenario)));
+                mailbox.send(add_consumer(sender, receiver, kind(scenario), twcc));
             }
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, mailbox.port));
@@ -68,7 +70,36 @@ fn kind(scenario: Scenario) -> MediaKind {
 pub fn writer(scenario: Scenario) -> Write {
     let stream = |peer| Stream::new(peer, PROFILE, kind(scenario), scenario.interval);
     let mut streams: Vec<_> = (0..scenario.total()).map(stream).collect();
-    Box::new(move |sender, first, last, room| {
-        streams[sender].write(first, last, scenario.len, room)
+    Box::new(move |sender, index, room| {
+        let (first, last) = (index == 0, index + 1 == scenario.burst);
+        streams[sender].write(first, last, scenario.len_of(index), room)
     })
+}
+
+/// Receivers who say what arrived, ten times a second.
+struct Receivers {
+    kind: MediaKind,
+    peers: Vec<(Receipt, Reporter)>,
+}
+
+/// Transport-wide feedback of all peers.
+pub fn answers(scenario: Scenario) -> Box<dyn Answer> {
+    let kind = kind(scenario);
+    let peer = |peer| {
+        let watched = sink_ssrc(peer / scenario.peers * scenario.peers, kind);
+        (Receipt::new(watched), Reporter::new(peer, PROFILE))
+    };
+    Box::new(Receivers { kind, peers: (0..scenario.total()).map(peer).collect() })
+}
+
+impl Answer for Receivers {
+    fn packet(&mut self, peer: usize, packet: &[u8], ticks: i64) {
+        self.peers[peer].0.packet(packet, ticks);
+    }
+
+    fn report(&mut self, peer: usize, room: &mut [u8]) -> Option<usize> {
+        let (receipt, reporter) = &mut self.peers[peer];
+        let own = source_ssrc(peer, self.kind);
+        receipt.has_news().then(|| reporter.write(|compound| receipt.report(own, compound), room))
+    }
 }

@@ -13,20 +13,21 @@ use shardcast::room::spec::{
 };
 use shardcast::transport::ice::Credentials;
 use shardcast::transport::srtp::{Keys, Master, Profile, Sender};
-use shardcast::wire::rtcp::CompoundWriter;
-use shardcast::wire::rtp::{Fields, write_header};
+use shardcast::wire::extension::Elements;
+use shardcast::wire::rtcp::{CompoundWriter, FeedbackFields, write_transport_cc};
+use shardcast::wire::rtp::{Fields, Header, write_header};
 use shardcast::wire::seq::SeqNo;
 use uuid::Uuid;
 
-/// The element id of transport-wide numbers on both sides, and those of others.
-pub const TWCC: u8 = 4;
+/// Element ids on both sides.
+const TWCC: u8 = 4;
 const ABS_SEND_TIME: u8 = 3;
 const LEVEL: u8 = 1;
 /// Payload types on both sides.
 const MEDIA: PayloadType = PayloadType(96);
 const RTX: PayloadType = PayloadType(97);
-/// First frames that are key frames, so that no receiver is left out by a lost one.
-const KEY_FRAMES: u32 = 5;
+/// Every so many frames one is a key frame, whoever asks: it is no larger than the others.
+const KEY_FRAME_INTERVAL: u32 = 8;
 
 /// An id that looks random, as the engine expects of them.
 fn id(kind: u128, peer: usize, other: usize) -> Uuid {
@@ -88,7 +89,8 @@ pub fn add_producer(sender: usize, room: u64, kind: MediaKind) -> Command {
     let mut extensions = ExtensionMap::default();
     extensions.set(Extension::TransportWideCc, TWCC);
     extensions.set(Extension::AudioLevel, LEVEL);
-    let feedback = Feedback { nack: is_video, pli: true, fir: true, transport_cc: true };
+    let feedback =
+        Feedback { nack: is_video, pli: true, fir: true, transport_cc: true, remb: false };
     Command::AddProducer(Box::new(ProducerSpec {
         id: producer_id(sender, kind),
         transport: transport_id(sender),
@@ -108,12 +110,14 @@ pub fn add_producer(sender: usize, room: u64, kind: MediaKind) -> Command {
     }))
 }
 
-/// A peer consumes what another one publishes.
-pub fn add_consumer(sender: usize, receiver: usize, kind: MediaKind) -> Command {
+/// A peer consumes what another one publishes; `twcc`: it will tell what arrives.
+pub fn add_consumer(sender: usize, receiver: usize, kind: MediaKind, twcc: bool) -> Command {
     let is_video = kind == MediaKind::Video;
     let ssrc = sink_ssrc(sender, kind);
     let mut extensions = ExtensionMap::default();
-    extensions.set(Extension::TransportWideCc, TWCC);
+    if twcc {
+        extensions.set(Extension::TransportWideCc, TWCC);
+    }
     extensions.set(Extension::AbsSendTime, ABS_SEND_TIME);
     Command::AddConsumer(Box::new(ConsumerSpec {
         id: ConsumerId(id(3, 2 * sender + usize::from(is_video), receiver)),
@@ -203,7 +207,7 @@ fn write_vp8(payload: &mut [u8], frame: u32, first: bool) {
     payload[..4].copy_from_slice(&[if first { 0x90 } else { 0x80 }, 0x80, picture[0], picture[1]]);
     if first {
         // RFC 6386 §9.1: the lowest bit is 0 for a key frame; then start code and size.
-        payload[4] = u8::from(frame >= KEY_FRAMES);
+        payload[4] = u8::from(!frame.is_multiple_of(KEY_FRAME_INTERVAL));
         payload[7..14].copy_from_slice(&[0x9d, 0x01, 0x2a, 0x80, 0x02, 0xe0, 0x01]);
     }
 }
@@ -224,5 +228,73 @@ impl Reporter {
         fill(&mut compound);
         let len = compound.len();
         self.sealer.seal_rtcp(room, len).expect("fits")
+    }
+}
+
+/// Packets that one report can cover.
+const REPORTED: usize = 512;
+/// A packet that has not come.
+const MISSING: i64 = i64::MIN;
+
+/// What a receiver got since its last report. Does not allocate once it is made.
+pub struct Receipt {
+    /// Transport-wide number of the first packet.
+    base: u16,
+    /// When each of them came, in ticks of 250 µs.
+    arrivals: Vec<i64>,
+    reports: u8,
+    /// Newest packet of the watched stream.
+    pub newest: SeqNo,
+    watched: Ssrc,
+}
+
+impl Receipt {
+    /// Nothing yet; takes note of the numbers of the stream `watched`.
+    pub fn new(watched: Ssrc) -> Self {
+        let arrivals = Vec::with_capacity(REPORTED);
+        Self { base: 0, arrivals, reports: 0, newest: SeqNo(1 << 16), watched }
+    }
+
+    /// A sealed RTP packet has come.
+    pub fn packet(&mut self, packet: &[u8], ticks: i64) {
+        let Ok(header) = Header::parse(packet) else { return };
+        if header.ssrc == self.watched {
+            self.newest = self.newest.nearest(header.sequence);
+        }
+        let mut elements = Elements::of(&header, packet);
+        let Some((_, number)) = elements.find(|(id, _)| *id == TWCC) else { return };
+        let Some(number) = number.first_chunk().map(|bytes| u16::from_be_bytes(*bytes)) else {
+            return;
+        };
+        if self.arrivals.is_empty() {
+            self.base = number;
+        }
+        let place = usize::from(number.wrapping_sub(self.base));
+        if place < REPORTED {
+            self.arrivals.resize(self.arrivals.len().max(place + 1), MISSING);
+            self.arrivals[place] = ticks;
+        }
+    }
+
+    /// Whether there is anything to report.
+    pub fn has_news(&self) -> bool {
+        !self.arrivals.is_empty()
+    }
+
+    /// Writes transport-wide feedback, if there is anything to tell.
+    pub fn report(&mut self, own: Ssrc, compound: &mut CompoundWriter<'_>) {
+        if self.arrivals.is_empty() {
+            return;
+        }
+        let fields = FeedbackFields {
+            sender: own,
+            media: self.watched,
+            base_sequence: self.base,
+            feedback_count: self.reports,
+        };
+        let arrivals = self.arrivals.iter().map(|ticks| (*ticks != MISSING).then_some(*ticks));
+        compound.push(|room| Some(write_transport_cc(room, &fields, arrivals)?.len));
+        self.reports = self.reports.wrapping_add(1);
+        self.arrivals.clear();
     }
 }

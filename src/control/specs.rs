@@ -115,6 +115,7 @@ fn feedback(listed: &[RtcpFeedback]) -> Feedback {
         pli: has("nack", "pli"),
         fir: has("ccm", "fir"),
         transport_cc: has("transport-cc", ""),
+        remb: has("goog-remb", ""),
     }
 }
 
@@ -193,7 +194,7 @@ mod tests {
         let encoding = |rid: &[u8]| EncodingSpec { rid: Rid::new(rid), ..EncodingSpec::default() };
         assert_eq!(spec.encodings, [encoding(b"r0"), encoding(b"r1"), encoding(b"r2")]);
         assert_eq!(spec.mid, Mid::new(b"0"));
-        let all = Feedback { nack: true, pli: true, fir: true, transport_cc: true };
+        let all = Feedback { nack: true, pli: true, fir: true, transport_cc: true, remb: true };
         let h264 = PayloadSpec {
             payload_type: PayloadType(108),
             codec: Codec::H264,

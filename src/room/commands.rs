@@ -6,7 +6,7 @@ use crate::id::{ConsumerId, Extension, ProducerId, ShardId, TransportId};
 use crate::room::consumer::Consumer;
 use crate::room::paths::Path;
 use crate::room::producer::{Producer, Route, Source};
-use crate::room::spec::{Command, ConsumerSpec, Event, ProducerSpec};
+use crate::room::spec::{Command, ConsumerSpec, Event, ProducerSpec, What, Why};
 use crate::room::timers::Timer;
 use crate::room::wants::Borrower;
 use crate::room::{Engine, Outbox};
@@ -62,7 +62,7 @@ impl Engine {
             }
             Command::RequestKeyFrame(id) => {
                 if let Some(&key) = self.consumer_keys.get(&id) {
-                    self.wish_key_frame_for(now, key, out);
+                    self.wish_key_frame_for(now, key, Why::Client, out);
                 }
             }
             Command::RemoveConsumer(id) => {
@@ -208,6 +208,8 @@ impl Engine {
         }
         let consumers = self.producers[key].consumers.clone();
         for consumer in consumers {
+            let what = if paused { What::Pause } else { What::Resume };
+            self.consumers[consumer].journal.note(what, Why::Producer, now);
             if paused {
                 self.consumers[consumer].interrupt();
             } else {
@@ -257,7 +259,12 @@ impl Engine {
         out: &mut impl Outbox,
     ) {
         let Some(&key) = self.consumer_keys.get(&id) else { return };
-        self.consumers[key].paused = paused;
+        let consumer = &mut self.consumers[key];
+        if consumer.paused != paused {
+            let what = if paused { What::Pause } else { What::Resume };
+            consumer.journal.note(what, Why::Client, now);
+        }
+        consumer.paused = paused;
         self.wants_changed(now, self.consumers[key].producer);
         if paused {
             self.consumers[key].interrupt();

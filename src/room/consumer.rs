@@ -3,16 +3,17 @@
 use std::time::{Duration, Instant};
 
 use crate::id::{ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
-use crate::media::allocation::{self, Reason};
+use crate::media::allocation::{self, Grant, Reason};
 use crate::media::history::RecentResends;
 use crate::media::layers::{Layer, PayloadShift, PictureIds, Selector, Verdict};
 use crate::media::rewrite::{Numbers, Rewriter, squeeze};
 use crate::media::score::{Interval, Score};
 use crate::room::figures::{Meter, Requests};
 use crate::room::forward::Opened;
+use crate::room::journal::Journal;
 use crate::room::producer::Producer;
 use crate::room::replay::Replay;
-use crate::room::spec::{ConsumerSpec, PayloadMapping};
+use crate::room::spec::{ConsumerSpec, PayloadMapping, What, Why};
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::Fields;
 use crate::wire::seq::SeqNo;
@@ -60,6 +61,12 @@ pub(super) struct Consumer {
     cut: bool,
     /// Where the last encoding that was begun begins.
     begun: SeqNo,
+    /// Why the last grant was not more.
+    granted: Reason,
+    /// The client has wished for other layers since.
+    is_asked: bool,
+    /// What was done to it, and why.
+    pub(super) journal: Journal,
     /// The encoding of the last packet sent.
     encoding: Option<u8>,
     rewriter: Rewriter<PayloadShift>,
@@ -195,6 +202,9 @@ impl Consumer {
             layers,
             cut: true,
             begun: first,
+            granted: Reason::NotSent,
+            is_asked: false,
+            journal: Journal::default(),
             encoding: None,
             rewriter: Rewriter::new(first),
         }
@@ -214,16 +224,20 @@ impl Consumer {
     /// begin again where it ended. If the line `is_full` a lower encoding is waited for in silence.
     pub(super) fn aim(
         &mut self,
-        granted: Option<allocation::Layer>,
-        reason: Reason,
+        grant: &Grant<ConsumerId>,
+        producer: &Producer,
         is_full: bool,
+        now: Instant,
     ) {
         let Layers::Chosen(chosen) = &mut self.layers else { return };
-        if granted.is_none() && reason == Reason::NotSent {
+        if grant.layer.is_none() && grant.reason == Reason::NotSent {
             return;
         }
-        let layer = granted.map(|layer| Layer { spatial: layer.spatial, temporal: layer.temporal });
-        if layer == chosen.selector.target() {
+        let layer =
+            grant.layer.map(|layer| Layer { spatial: layer.spatial, temporal: layer.temporal });
+        let present = chosen.selector.target();
+        let before = std::mem::replace(&mut self.granted, grant.reason);
+        if layer == present {
             return;
         }
         let is_lower = |layer: Layer| self.encoding.is_some_and(|now| layer.spatial < now);
@@ -234,6 +248,31 @@ impl Consumer {
         chosen.selector.set_target(layer);
         if layer.is_none() {
             self.cut = true;
+        }
+        let seen = |layer: Layer| producer.seen_layer(layer.spatial, layer.temporal);
+        let (present, layer) = (present.map(seen), layer.map(seen));
+        let what = match (present, layer) {
+            (None, Some(_)) => What::Resume,
+            (Some(_), None) => What::Pause,
+            (present, layer) if layer > present => What::LayersUp,
+            (present, layer) if layer < present => What::LayersDown,
+            _ => return,
+        };
+        let why = self.why(what, before, grant.reason);
+        self.journal.note(what, why, now);
+    }
+
+    /// Why its layers change, if the reason for not having more was `before` and is `after`.
+    fn why(&mut self, what: What, before: Reason, after: Reason) -> Why {
+        if std::mem::take(&mut self.is_asked) {
+            return Why::Client;
+        }
+        match what {
+            What::Resume if self.sent.last.is_none() => Why::Start,
+            What::Resume | What::LayersUp if before == Reason::NotSent => Why::LayerActive,
+            What::Resume | What::LayersUp => Why::BandwidthThere,
+            _ if matches!(after, Reason::NotSent | Reason::Preferred) => Why::LayerSilent,
+            _ => Why::BandwidthShort,
         }
     }
 
@@ -250,9 +289,16 @@ impl Consumer {
     }
 
     /// The encoding that a key frame is needed of, if that was not so before.
-    pub(super) fn new_need(&mut self) -> Option<u8> {
+    pub(super) fn new_need(&mut self, now: Instant) -> Option<u8> {
         let need = self.needs_key_frame();
-        if std::mem::replace(&mut self.asked, need) == need { None } else { need }
+        if std::mem::replace(&mut self.asked, need) == need {
+            return None;
+        }
+        if need.is_some() {
+            let why = if self.sent.last.is_none() { Why::Start } else { Why::Switch };
+            self.journal.note(What::KeyFrameRequest, why, now);
+        }
+        need
     }
 
     /// Whether probes can leave on its retransmission stream.
@@ -281,6 +327,7 @@ impl Consumer {
     /// The client wants no layers above these; no temporal one means the highest.
     pub(super) fn prefer(&mut self, spatial: u8, temporal: Option<u8>) {
         self.preferred = Layer { spatial, temporal: temporal.unwrap_or(TOP) };
+        self.is_asked = true;
     }
 
     /// The layers that are sent, if they are others than control was told of.
@@ -293,9 +340,7 @@ impl Consumer {
     pub(super) fn layers(&self, producer: &Producer) -> (LayerPair, LayerPair) {
         let Layers::Chosen(chosen) = &self.layers else { return (None, None) };
         let pair = |layer: Option<Layer>| {
-            layer.map(|layer| {
-                (layer.spatial, layer.temporal.min(producer.top_temporal(layer.spatial)))
-            })
+            layer.map(|layer| producer.seen_layer(layer.spatial, layer.temporal))
         };
         (pair(chosen.selector.current()), pair(chosen.selector.target()))
     }
@@ -376,6 +421,9 @@ impl Consumer {
             return None;
         }
         let mapping = self.payloads.iter().find(|m| m.producer == packet.header.payload_type);
+        if mapping.is_none() {
+            self.journal.note(What::Drop, Why::NotNegotiated, now);
+        }
         let Some(mapping) = mapping.copied().filter(|_| packet.payload_len > 0) else {
             // Padding, or a codec that this peer does not take: left out without a gap.
             if self.encoding == Some(packet.encoding) {

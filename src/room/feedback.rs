@@ -8,7 +8,7 @@ use crate::room::figures::Requests;
 use crate::room::parcel::Note;
 use crate::room::producer::{Route, Source, Stream};
 use crate::room::replay::Heard;
-use crate::room::spec::Event;
+use crate::room::spec::{Event, What, Why};
 use crate::room::timers::Timer;
 use crate::room::{Drop, Engine, Outbox};
 use crate::wire::rtcp::{
@@ -89,15 +89,23 @@ impl Engine {
     }
 
     /// A consumer wants a key frame of what it is sent.
-    pub(super) fn wish_key_frame_for(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
-        let consumer = &self.consumers[key];
+    pub(super) fn wish_key_frame_for(
+        &mut self,
+        now: Instant,
+        key: usize,
+        why: Why,
+        out: &mut impl Outbox,
+    ) {
+        let consumer = &mut self.consumers[key];
         let rtt = self.paths[consumer.transport].rtt.or_guess();
         let (false, Some(encoding)) = (consumer.paused, consumer.encoding()) else { return };
+        consumer.journal.note(What::KeyFrameRequest, why, now);
+        let producer = consumer.producer;
         match consumer.replay.heard_of(now, rtt) {
             // It had not arrived when this was asked.
             Heard::Early => {}
             Heard::InVain => self.serve_key_frame(now, key, encoding, out),
-            Heard::Later => self.wish_key_frame(now, consumer.producer, encoding, out),
+            Heard::Later => self.wish_key_frame(now, producer, encoding, out),
         }
     }
 
@@ -216,7 +224,7 @@ impl Engine {
     /// A receiver on the transport at `key` wants a key frame of the stream that we send as `ssrc`.
     fn wish_key_frame_of(&mut self, now: Instant, key: usize, ssrc: Ssrc, out: &mut impl Outbox) {
         if let Some(&consumer) = self.paths[key].consumers.get(&ssrc) {
-            self.wish_key_frame_for(now, consumer, out);
+            self.wish_key_frame_for(now, consumer, Why::Receiver, out);
         }
     }
 

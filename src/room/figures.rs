@@ -117,8 +117,8 @@ impl Engine {
             inbound: encoding.and_then(|encoding| inbound(producer, encoding, now)),
             layers,
             target_layers,
-            reasons: Vec::new(),
-            events: Vec::new(),
+            reasons: consumer.journal.counts(),
+            events: consumer.journal.events(now),
         }
     }
 }
@@ -140,7 +140,7 @@ fn inbound(producer: &Producer, encoding: &Encoding, now: Instant) -> Option<Inb
     stream.fraction_lost = heard.fraction_lost;
     stream.jitter = heard.jitter;
     stream.score = encoding.score.value();
-    Some(InboundStats { stream, bitrate_by_layer: Vec::new() })
+    Some(InboundStats { stream, bitrate_by_layer: producer.bitrates(encoding, now) })
 }
 
 fn put(stream: &mut StreamStats, requests: &Requests) {
@@ -169,6 +169,7 @@ fn transport(path: &Path, now: Instant) -> TransportStats {
         rtx_sent: path.meters.rtx_sent.traffic(now),
         probation_sent: path.meters.probation_sent.traffic(now),
         available_outgoing_bitrate: path.line.as_ref().and_then(|line| line.estimate()),
+        available_incoming_bitrate: path.bound.map(|bound| bound.bitrate()),
         packet_loss_sent: path.line.as_ref().and_then(|line| line.loss()),
         round_trip_time: path.rtt.measured(),
         ..TransportStats::default()

@@ -10,7 +10,7 @@ use crate::room::counters::Drop;
 use crate::room::paths::Path;
 use crate::room::producer::Producer;
 use crate::room::replay;
-use crate::room::spec::Event;
+use crate::room::spec::{Event, What, Why};
 use crate::room::timers::Timer;
 use crate::room::{Engine, Outbox};
 use crate::wire::extension::{AbsSendTime, Elements};
@@ -37,6 +37,8 @@ pub(super) struct Opened {
     pub(super) len: u16,
     /// Bytes of payload without padding.
     pub(super) payload_len: u16,
+    /// Bytes of padding that it leaves with: see [`crate::room::equalise`].
+    pub(super) padding: u8,
     pub(super) seq: SeqNo,
     pub(super) received_at: Instant,
     /// Counts the packets of its producer in order of arrival.
@@ -92,6 +94,7 @@ impl Opened {
             start: arrival.start,
             len: u16::try_from(packet.len()).ok()?,
             payload_len: payload.len() as u16,
+            padding: 0,
             seq: arrival.seq,
             received_at: arrival.received_at,
             order: producer.next_order(),
@@ -138,6 +141,12 @@ impl Opened {
         Some(element.data(packet))
     }
 
+    /// Bytes of what is the same for all consumers: payload and copied elements.
+    pub(super) fn body_len(&self) -> usize {
+        let elements = self.elements().iter().map(|element| 1 + usize::from(element.len));
+        usize::from(self.payload_len) + elements.sum::<usize>()
+    }
+
     fn elements(&self) -> &[Element] {
         &self.elements[..usize::from(self.element_count)]
     }
@@ -179,12 +188,12 @@ impl Engine {
             if !path.transport.is_connected() {
                 continue;
             }
-            if has_news && let Some(encoding) = consumer.new_need() {
-                if replay::begin(consumer, path, producer, encoding, now) {
-                    self.timers.schedule(Timer::Replay(consumer.transport), now);
-                } else {
-                    wanted |= 1 << encoding.min(7);
-                }
+            // Lines have been shared out anew: what is needed since may be in the history.
+            let early = if has_news { consumer.new_need(now) } else { None };
+            if let Some(encoding) = early
+                && replay::begin(consumer, path, producer, encoding, now)
+            {
+                self.timers.schedule(Timer::Replay(consumer.transport), now);
             }
             for packet in packets {
                 if consumer.replay.holds_back(packet) {
@@ -194,7 +203,10 @@ impl Engine {
                 let switched = admitted.switched;
                 match send(consumer, path, packet, bytes(packet), admitted, now, out) {
                     Ok(()) => self.counters.rtp_out += 1,
-                    Err(reason) => self.counters.drop(reason),
+                    Err(reason) => {
+                        self.counters.drop(reason);
+                        consumer.journal.note(What::Drop, Why::QueueFull, now);
+                    }
                 }
                 if switched {
                     let rest = catch_up(consumer, path, producer, packet, now, out);
@@ -204,7 +216,8 @@ impl Engine {
             if let Some(layers) = consumer.news(producer) {
                 self.events.push_back(Event::LayersChanged { id: consumer.id, layers });
             }
-            let need = consumer.new_need();
+            let need =
+                consumer.new_need(now).or(early.filter(|_| consumer.needs_key_frame() == early));
             if let Some(encoding) = need.filter(|need| consumer.replay.encoding() != Some(*need)) {
                 wanted |= 1 << encoding.min(7);
             }
@@ -252,7 +265,7 @@ pub(super) fn send(
     let to = path.transport.remote().ok_or(Drop::NoKeys)?;
     let buffer = out.datagram().ok_or(Drop::OutboxFull)?;
     let fields = rtp::Fields {
-        padding: false,
+        padding: packet.padding > 0,
         marker: admitted.marker,
         payload_type: admitted.payload_type,
         sequence: admitted.seq.wire(),
@@ -262,10 +275,15 @@ pub(super) fn send(
     let header = write_header(consumer, path, Some((packet, bytes)), &fields, now, buffer);
     let header = header.ok_or(Drop::TooLarge)?;
     let payload = packet.payload(bytes);
-    let len = header.len + payload.len();
+    let len = header.len + payload.len() + usize::from(packet.padding);
     let room = buffer.get_mut(header.len..len).ok_or(Drop::TooLarge)?;
+    let (room, padding) = room.split_at_mut(payload.len());
     room.copy_from_slice(payload);
     admitted.payload.apply(packet.codec, room);
+    if let Some((count, zeroes)) = padding.split_last_mut() {
+        zeroes.fill(0);
+        *count = packet.padding;
+    }
     let sealed = path.transport.seal_rtp(admitted.seq, buffer, len).ok_or(Drop::TooLarge)?;
     out.send(sealed, to);
     path.note_sent(header.transport_wide, now, sealed, SentKind::Media);

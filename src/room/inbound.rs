@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::id::{Codec, Extension, MediaKind, Mid, Rid, ShardId};
 use crate::media::arrivals::Arrivals;
+use crate::room::equalise::equalise;
 use crate::room::forward::{Arrival, Opened};
 use crate::room::parcel::{Note, Parcel};
 use crate::room::paths::{MAX_ROUTES, Path};
@@ -37,7 +38,8 @@ impl Engine {
             let start = usize::from(packet.start);
             &drain[packet.datagram as usize].bytes[start..start + usize::from(packet.len)]
         };
-        for packets in opened.chunk_by(|a, b| a.producer == b.producer) {
+        for packets in opened.chunk_by_mut(|a, b| a.producer == b.producer) {
+            equalise(packets);
             self.lend(now, packets, bytes, out);
             self.forward(now, packets, bytes, out);
         }

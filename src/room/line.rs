@@ -23,6 +23,10 @@ const NEWCOMERS: u64 = 5_000_000;
 /// A line is new until its receiver has been heard for this long: time enough for the first probes.
 const NEW_FOR: Duration = Duration::from_secs(3);
 
+/// The last picture is not given up before it takes more than this many times the estimate: estimates err, and one
+/// that was taken away cannot show that the line is better than it seemed.
+const DOUBT: u64 = 2;
+
 /// From this much standing queue on, less is handed out than the estimate, so that the queue goes away.
 const TALL_QUEUE: Duration = Duration::from_millis(40);
 
@@ -85,48 +89,50 @@ impl Line {
     /// Bit/s that may be handed out to `requests`.
     fn available(&self, requests: &[Request<'_, ConsumerId>], now: Instant) -> u64 {
         let Some(estimate) = self.estimate() else { return u64::MAX };
-        if !self.is_new(now) {
-            return estimate - estimate * self.drained() / 100;
-        }
         let (audio, video): (Vec<_>, Vec<_>) =
             requests.iter().partition(|request| request.kind == Kind::Audio);
         let audio: u64 = audio.into_iter().filter_map(lowest).sum();
         let video = video.into_iter().filter_map(lowest);
         let all = audio + video.clone().sum::<u64>();
         let one = audio + video.min().unwrap_or(0);
-        estimate.max(all.min(NEWCOMERS)).max(one)
+        if self.is_new(now) {
+            return estimate.max(all.min(NEWCOMERS)).max(one);
+        }
+        let drained = estimate - estimate * self.drained(now) / 100;
+        drained.max(one.min(estimate.saturating_mul(DOUBT)))
+    }
+
+    /// Whether too little has been heard to trust the estimate, and nothing bad.
+    fn is_new(&self, now: Instant) -> bool {
+        let is_young = |at| now.saturating_duration_since(at) < NEW_FOR;
+        let warned = !matches!(
+            self.estimator.reason(),
+            Reason::Initial | Reason::Growth | Reason::Probe | Reason::Limits
+        );
+        !warned && self.heard_at.is_none_or(is_young)
     }
 
     /// Bit/s that may be sent from histories beside live media; `None` if nothing is known of the line.
     pub(super) fn spare(&self, now: Instant) -> Option<u64> {
         let spare = self.estimate()?.saturating_sub(self.granted);
-        match (self.is_queueing(), self.is_new(now)) {
+        match (self.is_queueing(now), self.is_new(now)) {
             (true, _) => Some(0),
             (false, true) => Some(spare.max(NEWCOMERS)),
             (false, false) => Some(spare),
         }
     }
 
-    /// Whether too little has been heard of the line to be cautious, and nothing bad.
-    fn is_new(&self, now: Instant) -> bool {
-        let is_young = |at| now.saturating_duration_since(at) < NEW_FOR;
-        let reason = self.estimator.reason();
-        let warned =
-            !matches!(reason, Reason::Initial | Reason::Growth | Reason::Probe | Reason::Limits);
-        !warned && self.heard_at.is_none_or(is_young)
-    }
-
     /// Whether what is sent waits long in front of the line.
-    pub(super) fn is_queueing(&self) -> bool {
-        self.estimator.queueing() >= TALL_QUEUE
+    pub(super) fn is_queueing(&self, now: Instant) -> bool {
+        self.estimator.queueing(now) >= TALL_QUEUE
     }
 
     /// Percent of the estimate that the line needs for what waits in front of it.
-    fn drained(&self) -> u64 {
-        if !self.is_queueing() {
+    fn drained(&self, now: Instant) -> u64 {
+        if !self.is_queueing(now) {
             return 0;
         }
-        (self.estimator.queueing().as_millis() as u64 * DRAINED / 1000).min(MOST_DRAINED)
+        (self.estimator.queueing(now).as_millis() as u64 * DRAINED / 1000).min(MOST_DRAINED)
     }
 
     /// What the estimate would have to be for all wishes to be granted, in bit/s.
@@ -201,10 +207,11 @@ impl Engine {
         // What was asked for again, too, needs room.
         let spare = available.saturating_sub(outcome.granted).max(available / 8);
         path.pacer.set_spare(is_measured.then_some(spare), now);
-        let is_full = line.estimator.queueing() >= FULL_QUEUE;
+        let is_full = line.estimator.queueing(now) >= FULL_QUEUE;
         (line.desired, line.granted) = (outcome.desired, outcome.granted);
         for (consumer, grant) in keys.into_iter().zip(outcome.grants) {
-            consumers[consumer].aim(grant.layer, grant.reason, is_full);
+            let consumer = &mut consumers[consumer];
+            consumer.aim(grant, &producers[consumer.producer], is_full, now);
         }
         let at = now + ALLOT_INTERVAL;
         timers.schedule(Timer::Allot(key), outcome.next_timeout.map_or(at, |wish| wish.min(at)));
@@ -232,7 +239,7 @@ impl Engine {
         for key in keys {
             let consumer = &mut self.consumers[key];
             let producer = consumer.producer;
-            if let Some(encoding) = consumer.new_need()
+            if let Some(encoding) = consumer.new_need(now)
                 && !self.producers[producer].paused
             {
                 self.serve_key_frame(now, key, encoding, out);

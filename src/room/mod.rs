@@ -11,10 +11,12 @@
 mod commands;
 mod consumer;
 mod counters;
+mod equalise;
 mod feedback;
 mod figures;
 mod forward;
 mod inbound;
+mod journal;
 mod line;
 mod pacer;
 pub mod parcel;

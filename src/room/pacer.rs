@@ -144,7 +144,7 @@ impl Engine {
         while let Some(path) = self.paths.get_mut(key) {
             let Some(&(since, next)) = path.pacer.waiting.front() else { return };
             let is_late = now.saturating_duration_since(since) > MAX_WAIT;
-            if is_late || self.is_moot(key, next) {
+            if is_late || self.is_moot(now, key, next) {
                 self.paths[key].pacer.waiting.pop_front();
                 self.counters.drop(Drop::ResendBudget);
                 continue;

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::id::{ExtensionMap, Ssrc, TransportId};
 use crate::media::arrivals::Arrivals;
+use crate::media::bandwidth::ReceiveBound;
 use crate::media::budget::Budget;
 use crate::room::figures::PathMeters;
 use crate::room::line::Line;
@@ -67,6 +68,8 @@ pub(super) struct Path {
     pub(super) consumers: FxHashMap<Ssrc, usize>,
     /// Made when the first packet with a transport-wide number comes in.
     pub(super) arrivals: Option<Arrivals>,
+    /// What the peer may send, if it understands REMB only.
+    pub(super) bound: Option<ReceiveBound>,
     /// Counts our transport-wide feedback.
     pub(super) feedback_count: u8,
     /// How long a packet and its answer take.
@@ -108,6 +111,7 @@ impl Path {
             producers: Vec::new(),
             consumers: FxHashMap::default(),
             arrivals: None,
+            bound: None,
             feedback_count: 0,
             rtt: RoundTrip::default(),
             resends: Budget::for_resends(INITIAL_BITRATE),

@@ -103,8 +103,8 @@ pub(super) struct Encoding {
     pub(super) history: History<Opened>,
     /// Since when packets have come without a long break.
     steady_since: Instant,
-    /// Highest temporal layer seen.
-    top_temporal: u8,
+    /// Highest spatial and highest temporal layer seen.
+    top: (u8, u8),
     /// Counts our FIRs (RFC 5104 §4.3.1.1).
     pub(super) fir_count: u8,
 }
@@ -256,7 +256,7 @@ impl Producer {
         let Some(meters) = &mut self.meters else { return };
         let (spatial, temporal) = (packet.frame.spatial, packet.frame.temporal);
         let encoding = &mut self.encodings[usize::from(packet.encoding)];
-        encoding.top_temporal = encoding.top_temporal.max(temporal);
+        encoding.top = (encoding.top.0.max(spatial), encoding.top.1.max(temporal));
         let spatial = if self.encodings.len() > 1 { packet.encoding } else { spatial };
         let bytes = usize::from(packet.len) + OVERHEAD;
         meters.add(Layer { spatial, temporal }, bytes, packet.received_at);
@@ -312,10 +312,25 @@ impl Producer {
         &self.rates
     }
 
-    /// The highest temporal layer that a spatial layer has had.
-    pub(super) fn top_temporal(&self, spatial: u8) -> u8 {
-        let index = if self.encodings.len() > 1 { usize::from(spatial) } else { 0 };
-        self.encodings.get(index).map_or(0, |encoding| encoding.top_temporal)
+    /// What the layers of one of its encodings cost to forward, in bit/s: spatial layer, temporal layer, rate.
+    pub(super) fn bitrates(&self, encoding: &Encoding, now: Instant) -> Vec<(u8, u8, u64)> {
+        let index = self.encodings.iter().position(|own| std::ptr::eq(own, encoding));
+        let is_own = |spatial: u8| self.encodings.len() == 1 || Some(usize::from(spatial)) == index;
+        let rates = self.meters.iter().flat_map(|meters| meters.rates(now));
+        rates
+            .filter(|rate| rate.bits_per_second > 0 && is_own(rate.spatial))
+            .map(|rate| (rate.spatial, rate.temporal, rate.bits_per_second))
+            .collect()
+    }
+
+    /// The highest layer up to this one that has ever been sent.
+    pub(super) fn seen_layer(&self, spatial: u8, temporal: u8) -> (u8, u8) {
+        if self.encodings.len() > 1 {
+            let encoding = self.encodings.get(usize::from(spatial));
+            return (spatial, temporal.min(encoding.map_or(0, |encoding| encoding.top.1)));
+        }
+        let top = self.encodings.first().map_or((0, 0), |encoding| encoding.top);
+        (spatial.min(top.0), temporal.min(top.1))
     }
 
     fn stream_of(&self, payload_type: PayloadType) -> Option<Stream> {
@@ -348,7 +363,7 @@ impl Encoding {
             nack: NackGenerator::default(),
             history: History::new(limits),
             steady_since: now,
-            top_temporal: 0,
+            top: (0, 0),
             fir_count: 0,
         }
     }
@@ -367,7 +382,7 @@ impl Encoding {
             self.nack = NackGenerator::default();
             self.recovered_before = 0;
             self.history.clear();
-            self.top_temporal = 0;
+            self.top = (0, 0);
         }
         self.ssrc = Some(ssrc);
         is_new

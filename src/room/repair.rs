@@ -7,6 +7,7 @@ use crate::media::nack::Arrived;
 use crate::room::forward::{Arrival, write_header};
 use crate::room::pacer::Waiting;
 use crate::room::producer::Source;
+use crate::room::spec::{What, Why};
 use crate::room::timers::Timer;
 use crate::room::{Drop, Engine, Outbox};
 use crate::wire::rtcp::{Nack, write_nack};
@@ -90,6 +91,7 @@ impl Engine {
             lost.clear();
             self.lost = lost;
             if given_up.is_some() && self.is_watched(key, index as u8) {
+                self.note_loss(now, key, index as u8);
                 self.wish_key_frame(now, key, index as u8, out);
             }
             let timeout = self.producers[key].encodings[index].nack.next_timeout();
@@ -132,7 +134,7 @@ impl Engine {
     /// Whether a packet may be sent again, and its length.
     fn may_resend(&mut self, now: Instant, key: usize, packet: Waiting) -> Result<usize, Drop> {
         let len = self.resend_len(packet).ok_or(Drop::NotInHistory)?;
-        if self.is_moot(key, packet) {
+        if self.is_moot(now, key, packet) {
             return Err(Drop::ResendBudget);
         }
         let (path, consumer) = (&mut self.paths[key], &mut self.consumers[packet.consumer]);
@@ -146,9 +148,9 @@ impl Engine {
 
     /// Whether the receiver can do without a packet, and the line has no room for it: the stream has gone over to
     /// another encoding since.
-    pub(super) fn is_moot(&self, key: usize, packet: Waiting) -> bool {
+    pub(super) fn is_moot(&self, now: Instant, key: usize, packet: Waiting) -> bool {
         let consumer = &self.consumers[packet.consumer];
-        let is_queueing = self.paths[key].line.as_ref().is_some_and(|line| line.is_queueing());
+        let is_queueing = self.paths[key].line.as_ref().is_some_and(|line| line.is_queueing(now));
         is_queueing
             && consumer
                 .find(packet.wire)
@@ -236,6 +238,16 @@ impl Engine {
         path.meters.rtx_sent.add(sealed, now);
         path.meters.sent.add(sealed, now);
         Ok(())
+    }
+
+    /// A packet of an encoding is lost for good, which costs those a key frame who are sent it.
+    fn note_loss(&mut self, now: Instant, key: usize, encoding: u8) {
+        for &consumer in &self.producers[key].consumers {
+            let consumer = &mut self.consumers[consumer];
+            if !consumer.paused && consumer.encoding() == Some(encoding) {
+                consumer.journal.note(What::KeyFrameRequest, Why::Loss, now);
+            }
+        }
     }
 
     /// Whether anybody is sent this encoding, here or on another shard.

@@ -14,7 +14,7 @@ use crate::room::spec::Event;
 use crate::room::timers::Timer;
 use crate::wire::rtcp::{
     CompoundWriter, FeedbackFields, MAX_REPORT_BLOCKS, ReportBlock, SenderInfo, write_cname,
-    write_receiver_report, write_sender_report, write_transport_cc,
+    write_max_bitrate, write_receiver_report, write_sender_report, write_transport_cc,
 };
 use slab::Slab;
 use std::collections::VecDeque;
@@ -46,7 +46,9 @@ impl Engine {
         let Some(path) = paths.get_mut(key) else { return };
         path.follow_sent_bytes(now);
         let mut consumer_keys = path.consumers.values().copied().collect::<Vec<_>>().into_iter();
-        let mut blocks = receiver_blocks(path, producers, now, events).into_iter().peekable();
+        let blocks = receiver_blocks(path, producers, now, events);
+        let mut max_bitrate = max_bitrate(path, producers, &blocks, now);
+        let mut blocks = blocks.into_iter().peekable();
         let mut pending = consumer_keys.next();
         while pending.is_some() || blocks.peek().is_some() {
             let Some(buffer) = out.datagram() else { break };
@@ -56,6 +58,10 @@ impl Engine {
                 let own = path.own_ssrc;
                 compound.push(|room| write_receiver_report(room, own, &some));
                 compound.push(|room| write_cname(room, own, OWN_CNAME));
+                if let Some(bitrate) = max_bitrate.take() {
+                    let streams: Vec<Ssrc> = some.iter().map(|block| block.ssrc).collect();
+                    compound.push(|room| write_max_bitrate(room, own, bitrate, &streams));
+                }
             }
             while let Some(consumer) = pending.map(|key| &mut consumers[key]) {
                 let source = &producers[consumer.producer];
@@ -128,6 +134,23 @@ fn receiver_blocks(
         }
     }
     blocks
+}
+
+/// What the peer may send, in bit/s, if it cannot find out by transport-wide feedback.
+fn max_bitrate(
+    path: &mut Path,
+    producers: &Slab<Producer>,
+    blocks: &[ReportBlock],
+    now: Instant,
+) -> Option<u64> {
+    let mut feedback = path.producers.iter().map(|key| producers[*key].feedback());
+    if !feedback.any(|feedback| feedback.remb && !feedback.transport_cc) {
+        return None;
+    }
+    let lost: u32 = blocks.iter().map(|block| u32::from(block.fraction_lost)).sum();
+    let loss = f64::from(lost) / (blocks.len().max(1) * 256) as f64;
+    let received = path.meters.received.rate(now);
+    Some(path.bound.get_or_insert_default().follow(received, loss, REPORT_INTERVAL))
 }
 
 /// Appends one consumer's sender report and description. `None` if they do not fit any more; a consumer

@@ -206,6 +206,8 @@ pub struct Feedback {
     pub fir: bool,
     /// `transport-cc`
     pub transport_cc: bool,
+    /// `goog-remb`
+    pub remb: bool,
 }
 
 /// A consumer as the media path needs it.

@@ -15,16 +15,10 @@ use shardcast::room::{DATAGRAM_ROOM, Datagram, Engine, Outbox};
 use shardcast::transport::dtls::Identity;
 use shardcast::transport::srtp::Profile;
 use shardcast::wire::demux::{Kind, classify};
-use shardcast::wire::extension::Elements;
-use shardcast::wire::rtcp::{
-    CompoundWriter, FeedbackFields, ReportBlock, write_nack, write_receiver_report,
-    write_transport_cc,
-};
-use shardcast::wire::rtp::Header;
-use shardcast::wire::seq::SeqNo;
+use shardcast::wire::rtcp::{CompoundWriter, ReportBlock, write_nack, write_receiver_report};
 
 use rig::{
-    Reporter, Stream, TWCC, add_consumer, add_producer, add_transport, sink_ssrc, source_ssrc,
+    Receipt, Reporter, Stream, add_consumer, add_producer, add_transport, sink_ssrc, source_ssrc,
 };
 
 thread_local! {
@@ -81,8 +75,6 @@ const WATCHED_FRAMES: u32 = 250;
 
 /// Steps of a frame's time: what the engine paces leaves in between.
 const STEPS: u32 = 8;
-/// Packets that a receiver reports on at once.
-const REPORTED: usize = 256;
 
 /// Takes what an engine sends, and remembers only what receivers report.
 struct Drain {
@@ -90,41 +82,7 @@ struct Drain {
     sent: u64,
     /// Time since the start, in the feedback's ticks of 250 µs.
     ticks: i64,
-    got: [Got; PEERS],
-}
-
-/// What one receiver got since its last report.
-#[derive(Clone, Copy)]
-struct Got {
-    /// Transport-wide number of the first packet.
-    base: u16,
-    /// When each of them came.
-    arrivals: [i64; REPORTED],
-    count: usize,
-    /// Newest packet of video.
-    video: SeqNo,
-}
-
-impl Got {
-    const NOTHING: Self =
-        Self { base: 0, arrivals: [0; REPORTED], count: 0, video: SeqNo(1 << 16) };
-
-    fn packet(&mut self, packet: &[u8], ticks: i64) {
-        let Ok(header) = Header::parse(packet) else { return };
-        if header.ssrc == sink_ssrc(0, MediaKind::Video) {
-            self.video = self.video.nearest(header.sequence);
-        }
-        let mut elements = Elements::of(&header, packet);
-        let Some((_, number)) = elements.find(|(id, _)| *id == TWCC) else { return };
-        if self.count == 0 {
-            self.base = u16::from_be_bytes([number[0], number[1]]);
-        }
-        // The sender itself never reports.
-        if let Some(arrival) = self.arrivals.get_mut(self.count) {
-            *arrival = ticks + self.count as i64;
-            self.count += 1;
-        }
-    }
+    got: Vec<Receipt>,
 }
 
 impl Outbox for Drain {
@@ -136,7 +94,8 @@ impl Outbox for Drain {
         self.sent += 1;
         let packet = &self.room[..len];
         if classify(packet) == Kind::Rtp {
-            self.got[usize::from(to.port() - PORT)].packet(packet, self.ticks);
+            self.got[usize::from(to.port() - PORT)]
+                .packet(packet, self.ticks + self.sent as i64 % 16);
         }
     }
 
@@ -165,7 +124,9 @@ impl Room {
         let identity = Arc::new(Identity::generate().expect("a certificate"));
         let mut engine = Engine::new(ShardId(0), identity);
         let room = Box::new([0; DATAGRAM_ROOM]);
-        let mut out = Drain { room, sent: 0, ticks: 0, got: [Got::NOTHING; PEERS] };
+        let video = sink_ssrc(0, MediaKind::Video);
+        let got = (0..PEERS).map(|_| Receipt::new(video)).collect();
+        let mut out = Drain { room, sent: 0, ticks: 0, got };
         let now = Instant::now();
         let mut command = |command| engine.command(now, command, &mut out);
         for peer in 0..PEERS {
@@ -175,9 +136,9 @@ impl Room {
         command(add_producer(0, 0, MediaKind::Video));
         for sender in 0..PEERS {
             for receiver in (0..PEERS).filter(|receiver| *receiver != sender) {
-                command(add_consumer(sender, receiver, MediaKind::Audio));
+                command(add_consumer(sender, receiver, MediaKind::Audio, true));
                 if sender == 0 {
-                    command(add_consumer(sender, receiver, MediaKind::Video));
+                    command(add_consumer(sender, receiver, MediaKind::Video, true));
                 }
             }
         }
@@ -240,24 +201,14 @@ impl Room {
         let mut datagrams = Vec::new();
         for (peer, reporter) in self.reporters.iter_mut().enumerate().skip(1) {
             let own = source_ssrc(peer, MediaKind::Audio);
-            let got = std::mem::replace(&mut self.out.got[peer], Got::NOTHING);
-            self.out.got[peer].video = got.video;
-            let fields = FeedbackFields {
-                sender: own,
-                media: video,
-                base_sequence: got.base,
-                feedback_count: frames as u8,
-            };
-            let highest_sequence = got.video.0 as u32;
+            let got = &mut self.out.got[peer];
+            let highest_sequence = got.newest.0 as u32;
             let block = ReportBlock { highest_sequence, ..ReportBlock::empty(video) };
-            let arrivals = got.arrivals[..got.count].iter().map(|ticks| Some(*ticks));
-            let lost = got.video.wire().wrapping_sub(4);
+            let lost = got.newest.wire().wrapping_sub(4);
             let mut bytes = vec![0; 1500];
             let fill = |compound: &mut CompoundWriter<'_>| {
                 compound.push(|room| write_receiver_report(room, own, &[block]));
-                if got.count > 0 {
-                    compound.push(|room| Some(write_transport_cc(room, &fields, arrivals)?.len));
-                }
+                got.report(own, compound);
                 if frames % 50 == 25 {
                     let lost = [lost, lost.wrapping_add(1)].into_iter();
                     compound.push(|room| Some(write_nack(room, own, video, lost)?.len));

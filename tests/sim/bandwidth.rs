@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use shardcast::id::{ConsumerId, Ssrc};
-use shardcast::room::spec::{Command, Event, StatsOf, StatsReport, TransportStats};
+use shardcast::room::spec::{
+    Command, ConsumerStats, Event, StatsOf, StatsReport, TransportStats, What, Why,
+};
 
 use crate::media::Source;
 use crate::network::{Line, Weather};
@@ -51,14 +53,31 @@ fn call(seed: u64, rate: u64) -> Call {
 
 impl Call {
     fn stats(&mut self) -> TransportStats {
-        let peer = &self.world.peers[self.viewer];
-        let (shard, of) = (peer.shard, StatsOf::Transport(peer.id));
-        self.world.command(shard, Command::Stats { token: 7, of });
+        let of = StatsOf::Transport(self.world.peers[self.viewer].id);
+        let StatsReport::Transport(stats) = self.ask(of) else { panic!("of a transport") };
+        stats
+    }
+
+    fn consumer_stats(&mut self) -> ConsumerStats {
+        let StatsReport::Consumer(stats) = self.ask(StatsOf::Consumer(self.consumer)) else {
+            panic!("of a consumer")
+        };
+        stats
+    }
+
+    fn ask(&mut self, of: StatsOf) -> StatsReport {
+        self.world.command(0, Command::Stats { token: 7, of });
         let Some(Event::Stats { report: Some(report), .. }) = self.world.events.pop() else {
             panic!("the answer comes at once")
         };
-        let StatsReport::Transport(stats) = *report else { panic!("of a transport") };
-        stats
+        *report
+    }
+
+    /// How often something was done for a reason.
+    fn count(&mut self, what: What, why: Why) -> u64 {
+        let reasons = self.consumer_stats().reasons;
+        let reason = reasons.iter().find(|reason| (reason.what, reason.why) == (what, why));
+        reason.map_or(0, |reason| reason.count)
     }
 
     /// Spatial layer that was told last.
@@ -145,6 +164,40 @@ fn a_line_that_narrows_gets_less_soon_and_more_again() {
     call.world.check_sinks();
 }
 
+#[test]
+fn statistics_say_why_layers_changed() {
+    let mut call = call(45, 5_000_000);
+    call.time_to(|layer| layer == 2, seconds(15)).expect("the top layer fits");
+    assert_eq!(call.count(What::Resume, Why::Start), 1);
+    assert_eq!(call.count(What::KeyFrameRequest, Why::Start), 1);
+    assert!(call.count(What::LayersUp, Why::BandwidthThere) > 0);
+    assert_eq!(call.count(What::LayersDown, Why::BandwidthShort), 0);
+
+    call.world.network.lines.insert(call.viewer, Line::new(500_000, QUEUE));
+    call.time_to(|layer| layer == 0, seconds(5)).expect("less fits");
+    assert!(call.count(What::LayersDown, Why::BandwidthShort) > 0);
+
+    call.world.network.lines.insert(call.viewer, Line::new(50_000_000, QUEUE));
+    call.time_to(|layer| layer == 2, seconds(20)).expect("everything fits");
+    let id = call.consumer;
+    call.world.command(0, Command::SetPreferredLayers { id, spatial: 1, temporal: None });
+    call.time_to(|layer| layer == 1, seconds(1)).expect("as wished");
+    assert_eq!(call.count(What::LayersDown, Why::Client), 1);
+
+    let publisher = 0;
+    call.world.peers[publisher].sources[1].active = false;
+    call.time_to(|layer| layer == 0, seconds(3)).expect("what is left");
+    assert_eq!(call.count(What::LayersDown, Why::LayerSilent), 1);
+
+    call.world.command(0, Command::SetConsumerPaused { id, paused: true });
+    assert_eq!(call.count(What::Pause, Why::Client), 1);
+    let stats = call.consumer_stats();
+    assert!(stats.events.len() > 5 && stats.events.is_sorted_by(|a, b| a.age >= b.age));
+    let by_layer = stats.inbound.expect("it is sent something").bitrate_by_layer;
+    let [(0, 0, rate)] = by_layer[..] else { panic!("one layer: {by_layer:?}") };
+    assert!((140_000..200_000).contains(&rate), "{rate} bit/s");
+}
+
 /// Two cameras over one line that carries one of them well: the more important one gets more.
 #[test]
 fn priority_decides_who_gets_more() {
@@ -165,6 +218,56 @@ fn priority_decides_who_gets_more() {
     call.world.run(seconds(15));
     assert_eq!(call.layer(), Some(0), "no more than its client wants");
     call.world.check_sinks();
+}
+
+#[test]
+fn who_knows_remb_only_is_told_and_heard_by_it() {
+    let mut world = World::new(46, 1, Weather::CALM);
+    world.remb_only = true;
+    let (publisher, viewer) = (world.join(0), world.join(0));
+    let sources = camera(&world, 500);
+    let video = world.publish(publisher, sources);
+    world.run(seconds(3));
+    let allowed = world.peers[publisher].max_bitrate.expect("a REMB came");
+    assert!(allowed > 1_000_000, "nothing is lost: {allowed} bit/s");
+    let (consumer, ssrc) = world.consume(viewer, video);
+    let mut call = Call { world, viewer, consumer, ssrc };
+    call.world.run(seconds(2));
+    assert_eq!(call.layer(), Some(2), "of its line nothing is known");
+    for (bitrate, layer) in [(700_000, 1), (u64::MAX, 2), (0, 0)] {
+        for _ in 0..30 {
+            let message = call.world.peers[viewer].say_max_bitrate(bitrate);
+            call.world.send(viewer, &message);
+            call.world.run(Duration::from_millis(500));
+        }
+        let layers = call.layer();
+        // With a line of nothing, nothing is sent.
+        assert_eq!(layers, (bitrate > 0).then_some(layer), "at {bitrate} bit/s");
+    }
+}
+
+/// A camera of one size cannot be sent smaller: it goes on while the line carries most of it.
+#[test]
+fn the_only_picture_is_not_given_up_lightly() {
+    let weather = Weather { delay: Duration::from_millis(30), ..Weather::CALM };
+    let mut world = World::new(47, 1, weather);
+    let (publisher, viewer) = (world.join(0), world.join(0));
+    let source = camera(&world, 500).remove(1);
+    let video = world.publish(publisher, vec![source]);
+    let (consumer, ssrc) = world.consume(viewer, video);
+    let mut call = Call { world, viewer, consumer, ssrc };
+    call.world.run(seconds(5));
+    call.world.network.lines.insert(viewer, Line::new(450_000, QUEUE));
+    call.world.run(seconds(20));
+    assert_eq!(call.count(What::Pause, Why::BandwidthShort), 0, "it takes some 510 kbit/s");
+    call.world.network.lines.insert(viewer, Line::new(120_000, QUEUE));
+    call.world.run(seconds(20));
+    assert!(call.count(What::Pause, Why::BandwidthShort) > 0, "that is hopeless");
+    call.world.network.lines.insert(viewer, Line::new(5_000_000, QUEUE));
+    let back = call.time_to(|layer| layer == 0, seconds(15)).expect("it comes back");
+    call.world.run(seconds(10));
+    println!("the only picture is back {:.1} s after the line", back.as_secs_f64());
+    assert_eq!(call.layer(), Some(0));
 }
 
 /// Probes are the server's own doing: nothing is probed where nobody wants more than there is.

@@ -49,6 +49,24 @@ fn in_calm_weather_everything_arrives_in_order_and_once() {
     assert_eq!(world.shards[0].engine.counters().dropped_in_all(), 0);
 }
 
+/// Or the kernel would not take them as one.
+#[test]
+fn packets_of_a_frame_leave_equally_long() {
+    let mut world = meeting(3, 1, 2, Weather::CALM);
+    world.run(seconds(3));
+    let video: Vec<_> = sinks(&world).filter(|sink| sink.kind == MediaKind::Video).collect();
+    assert_eq!(video.len(), 2);
+    for sink in video {
+        let packets: Vec<_> = sink.packets.values().collect();
+        let frames: Vec<_> = packets.chunk_by(|a, b| a.stamp.frame == b.stamp.frame).collect();
+        assert!(frames.len() > 80);
+        for frame in frames {
+            assert!(frame.iter().any(|packet| packet.len != frame[0].len), "as they were sent");
+            assert!(frame.iter().all(|packet| packet.whole == frame[0].whole), "{frame:?}");
+        }
+    }
+}
+
 #[test]
 fn a_room_spans_shards() {
     let mut world = meeting(2, 3, 4, Weather::CALM);

@@ -137,7 +137,11 @@ impl Source {
         let count = self.packets_per_frame;
         (0..count)
             .map(|index| {
-                let payload = self.payload(&stamp, index == 0);
+                let mut payload = self.payload(&stamp, index == 0);
+                // Browsers divide a frame into packets that differ by a byte, the longer ones last.
+                if self.kind == MediaKind::Video && index < count / 2 {
+                    payload.pop();
+                }
                 let marker = index + 1 == count;
                 self.packet(since_start, marker, false, &payload, twcc)
             })
@@ -291,6 +295,8 @@ pub struct Received {
     pub timestamp: u32,
     /// Bytes of payload.
     pub len: usize,
+    /// Bytes of the packet, header and padding included.
+    pub whole: usize,
     pub stamp: Stamp,
 }
 
@@ -340,7 +346,8 @@ impl Sink {
         let payload = header.payload(packet).expect("honest padding");
         let stamp = read_stamp(self.kind, payload);
         assert_eq!(stamp.source, self.source, "nobody else's media");
-        let received = Received { at: now, timestamp: header.timestamp, len: payload.len(), stamp };
+        let (timestamp, len, whole) = (header.timestamp, payload.len(), packet.len());
+        let received = Received { at: now, timestamp, len, whole, stamp };
         for (id, data) in Elements::of(header, packet) {
             if id == CONSUMER_MID_ID {
                 self.mids.push(Mid::new(data).expect("a valid MID"));

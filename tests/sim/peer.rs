@@ -13,7 +13,8 @@ use shardcast::wire::demux::{Kind, classify};
 use shardcast::wire::extension::Elements;
 use shardcast::wire::rtcp::{
     Compound, CompoundWriter, FeedbackFields, Packet, ReportBlock, SenderInfo, write_cname,
-    write_nack, write_picture_loss, write_receiver_report, write_sender_report, write_transport_cc,
+    write_max_bitrate, write_nack, write_picture_loss, write_receiver_report, write_sender_report,
+    write_transport_cc,
 };
 use shardcast::wire::rtp::Header;
 use shardcast::wire::seq::SeqNo;
@@ -41,6 +42,8 @@ pub struct Peer {
     /// Transport-wide feedback messages received, and the packets that they report.
     pub feedback: u64,
     pub packets_reported: u64,
+    /// What the server allows us to send, in bit/s.
+    pub max_bitrate: Option<u64>,
     pub alive: bool,
     /// Whether it asks for what it misses.
     pub repairs: bool,
@@ -80,6 +83,7 @@ impl Peer {
             closed_sinks: Vec::new(),
             feedback: 0,
             packets_reported: 0,
+            max_bitrate: None,
             alive: true,
             repairs: true,
             outbox: Vec::new(),
@@ -171,6 +175,16 @@ impl Peer {
         self.seal_compound(|compound| {
             compound.push(|room| write_receiver_report(room, own, &[]));
             compound.push(|room| write_picture_loss(room, own, ssrc));
+        })
+    }
+
+    /// Says what our line carries, in bit/s.
+    pub fn say_max_bitrate(&mut self, bitrate: u64) -> Vec<u8> {
+        let own = self.own_ssrc;
+        let streams: Vec<Ssrc> = self.sinks.keys().copied().collect();
+        self.seal_compound(|compound| {
+            compound.push(|room| write_receiver_report(room, own, &[]));
+            compound.push(|room| write_max_bitrate(room, own, bitrate, &streams));
         })
     }
 
@@ -317,6 +331,7 @@ impl Peer {
                 self.outbox.extend(again.map(|(seq, packet)| seal(&self.sender, seq, packet)));
             }
             Packet::SourceDescription(_) => {}
+            Packet::MaxBitrate(message) => self.max_bitrate = Some(message.bitrate),
             other => panic!("the server sent {other:?}"),
         }
     }

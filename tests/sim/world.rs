@@ -39,6 +39,8 @@ pub const CONSUMER_VIDEO: PayloadType = PayloadType(101);
 const CONSUMER_RTX: PayloadType = PayloadType(102);
 
 pub struct World {
+    /// Peers from now on know nothing of transport-wide feedback.
+    pub remb_only: bool,
     pub start: Instant,
     pub now: Instant,
     pub network: Network,
@@ -117,6 +119,7 @@ impl World {
             producers: Vec::new(),
             lent: BTreeMap::new(),
             words_to_lose: 0,
+            remb_only: false,
             ids: u128::from(seed) << 64,
         }
     }
@@ -185,7 +188,8 @@ impl World {
                     nack: kind == MediaKind::Video,
                     pli: true,
                     fir: true,
-                    transport_cc: true,
+                    transport_cc: !self.remb_only,
+                    remb: true,
                 },
             }],
             extensions,
@@ -222,7 +226,7 @@ impl World {
         let mut extensions = ExtensionMap::default();
         extensions.set(Extension::Mid, CONSUMER_MID_ID);
         extensions.set(Extension::AudioLevel, 6);
-        if is_video {
+        if is_video && !self.remb_only {
             extensions.set(Extension::TransportWideCc, CONSUMER_TWCC_ID);
         }
         let spec = ConsumerSpec {

@@ -12,6 +12,7 @@
 //! done per feedback, and nothing is allocated after the first packet.
 
 mod acked;
+mod bound;
 mod delay;
 mod loss;
 mod probe;
@@ -25,6 +26,7 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
+pub use self::bound::ReceiveBound;
 pub use self::probe::{Cluster, Probe};
 pub use self::rate::{Limits, Reason};
 pub use self::records::SentKind;
@@ -47,6 +49,8 @@ const SILENCE_US: u64 = 1_000_000;
 const SILENCE_STEP_US: u64 = 500_000;
 /// A receiver's estimate that falls by this factor means a queue that probes must not lengthen.
 const REMB_DROP: f64 = 0.9;
+/// A queue to which nothing is added is gone after its own length and this.
+const EMPTIED: Duration = Duration::from_millis(300);
 /// The round trip before anything is known of it (mediasoup: 100 ms).
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// A round trip longer than this is not believed.
@@ -108,6 +112,7 @@ pub struct Estimator {
     rtt: RoundTrip,
     silence: Silence,
     ignored: Ignored,
+    last_sent_us: u64,
 }
 
 impl Estimator {
@@ -125,6 +130,7 @@ impl Estimator {
             rtt: RoundTrip::default(),
             silence: Silence::default(),
             ignored: Ignored::default(),
+            last_sent_us: 0,
         }
     }
 
@@ -137,6 +143,7 @@ impl Estimator {
             SentKind::Media | SentKind::Retransmission => None,
         };
         self.records.sent(seq, now_us, size, cluster);
+        self.last_sent_us = now_us;
         self.silence.sent(now_us);
         if let Some(cluster) = cluster {
             self.prober.sent(cluster, now_us, size);
@@ -198,7 +205,8 @@ impl Estimator {
     /// are made while that, with some headroom, exceeds the estimate. 0 means that no probe is wanted.
     pub fn poll_probe(&mut self, now: Instant, wanted: Bitrate) -> Option<Probe> {
         let limit = self.rate.limits().max as f64;
-        let (estimate, standing_us) = (self.rate.estimate(), self.delay.standing_us());
+        let standing_us = self.queueing(now).as_micros() as i64;
+        let estimate = self.rate.estimate();
         self.prober.poll(self.micros(now), wanted, estimate, limit, standing_us)
     }
 
@@ -251,9 +259,12 @@ impl Estimator {
         self.loss.shown()
     }
 
-    /// What lately even the fastest packet waited in queues on the line.
-    pub fn queueing(&self) -> Duration {
-        Duration::from_micros(self.delay.standing_us().max(0) as u64)
+    /// What lately even the fastest packet waited in queues on the line: nothing, if nothing was sent since
+    /// they must have emptied.
+    pub fn queueing(&self, now: Instant) -> Duration {
+        let queue = Duration::from_micros(self.delay.standing_us().max(0) as u64);
+        let idle = Duration::from_micros(self.micros(now).saturating_sub(self.last_sent_us));
+        if idle > queue + EMPTIED { Duration::ZERO } else { queue }
     }
 
     /// What reached the receiver over the last second, in bit/s; `None` before that can be said.

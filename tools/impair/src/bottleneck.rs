@@ -35,6 +35,7 @@ struct Queued<P> {
 /// A packet whose last bit has been sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sent<P> {
+    /// The packet itself.
     pub packet: P,
     /// When its last bit left the line.
     pub at: Duration,
@@ -92,7 +93,7 @@ impl<P> Bottleneck<P> {
     }
 
     /// Packets in the queue and on the line.
-    pub fn len(&self) -> usize {
+    pub fn packets(&self) -> usize {
         self.queue.len()
     }
 

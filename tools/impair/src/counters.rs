@@ -9,7 +9,9 @@ use crate::delays::Delays;
 /// Packets and their bytes, UDP payload only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
+    /// How many.
     pub packets: u64,
+    /// Their UDP payload in bytes.
     pub bytes: u64,
 }
 
@@ -65,8 +67,11 @@ pub struct Counters {
     pub delivered: Tally,
     /// By [`Cause`].
     pub lost: Tally,
+    /// Dropped in a burst of loss.
     pub lost_in_bursts: Tally,
+    /// Dropped at the full queue of the limited line.
     pub queue_full: Tally,
+    /// Dropped because too many are under way.
     pub memory_full: Tally,
     /// Copies made.
     pub duplicated: Tally,

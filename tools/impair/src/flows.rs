@@ -23,7 +23,9 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// A socket to listen on, and where what comes there belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Map {
+    /// Where clients send to.
     pub listen: SocketAddr,
+    /// Where that leads.
     pub target: SocketAddr,
 }
 
@@ -68,7 +70,9 @@ fn ports(text: &str) -> Option<(SocketAddr, u16)> {
 
 /// A socket that clients send to.
 pub struct Listener {
+    /// The bound socket.
     pub socket: UdpSocket,
+    /// Where its packets go.
     pub target: SocketAddr,
 }
 
@@ -81,6 +85,7 @@ impl Listener {
 
 /// A client and its socket towards the target.
 pub struct Flow {
+    /// The client's address.
     pub client: SocketAddr,
     /// Which listener it sends to; answers leave from there.
     pub listener: usize,
@@ -129,7 +134,7 @@ impl Flows {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.flows.len()
     }
 
@@ -203,6 +208,6 @@ mod tests {
         assert_eq!(flows.heard(half, 1, client), None, "another listener is another flow");
         assert!(flows.take_idle(FLOW_IDLE).is_none());
         assert!(flows.take_idle(half + FLOW_IDLE).is_some());
-        assert_eq!((flows.heard(FLOW_IDLE * 2, 0, client), flows.len()), (None, 0));
+        assert_eq!((flows.heard(FLOW_IDLE * 2, 0, client), flows.count()), (None, 0));
     }
 }

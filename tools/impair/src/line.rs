@@ -117,7 +117,7 @@ impl<P: Clone> Line<P> {
 
     /// Packets waiting and under way.
     pub fn under_way(&self) -> usize {
-        self.bottleneck.len() + self.flights.len()
+        self.bottleneck.packets() + self.flights.len()
     }
 
     fn enter(&mut self, now: Duration, packet: P, size: usize) -> Result<(), Cause> {
@@ -139,7 +139,7 @@ impl<P: Clone> Line<P> {
             return Err(Cause::Burst);
         }
         // Every packet may become two.
-        if self.under_way() + self.bottleneck.len() + 2 > MAX_PACKETS {
+        if self.under_way() + self.bottleneck.packets() + 2 > MAX_PACKETS {
             return Err(Cause::Memory);
         }
         let on_line = size + self.profile.overhead;

@@ -36,7 +36,9 @@ struct Both<P> {
 /// Counters of both directions.
 #[derive(Clone, Debug, Default)]
 pub struct BothCounters {
+    /// From clients to the target.
     pub up: Counters,
+    /// From the target to clients.
     pub down: Counters,
 }
 

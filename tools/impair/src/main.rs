@@ -1,20 +1,4 @@
-//! A UDP relay that makes a good network bad, by a seeded profile, each direction by itself: limited rate
-//! with a queue, delay, jitter, loss, bursts of loss, copies, reordering. It prints what it did.
-//!
-//! `line.rs` decides what becomes of each packet and when; it knows no socket and no clock. `relay.rs` is the
-//! shell around it. The README beside this tells how browsers are put behind it.
-
-mod bottleneck;
-mod counters;
-mod delays;
-mod dice;
-mod flows;
-mod line;
-mod lines;
-mod profile;
-mod relay;
-mod report;
-mod script;
+//! The relay's command line: see the library beside this.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -23,10 +7,10 @@ use std::time::Duration;
 use std::{fs, io};
 
 use clap::{Parser, ValueEnum};
-
-use crate::flows::Maps;
-use crate::profile::{Change, duration};
-use crate::script::{Script, Timed};
+use shardcast_impair::flows::Maps;
+use shardcast_impair::profile::{Change, duration};
+use shardcast_impair::relay;
+use shardcast_impair::script::{Script, Timed};
 
 /// How often figures are shown to whoever watches.
 const EVERY: Duration = Duration::from_secs(5);

@@ -40,11 +40,15 @@ const MAX_COMMANDS: usize = 64;
 
 /// How the relay is run.
 pub struct Settings {
+    /// What listens where.
     pub maps: Vec<Map>,
+    /// The profiles and their changes.
     pub script: Script,
+    /// Each client has a line of its own.
     pub per_client: bool,
     /// How often a line of figures is printed; none: never.
     pub every: Option<Duration>,
+    /// Answer in JSON.
     pub json: bool,
 }
 
@@ -315,7 +319,7 @@ impl Relay {
         of: impl FnOnce(Report) -> T,
     ) -> T {
         let window = counters.since(&mark.counters);
-        let sockets = Sockets { flows: self.flows.len(), ..self.sockets };
+        let sockets = Sockets { flows: self.flows.count(), ..self.sockets };
         of(Report { elapsed: now, since: now - mark.at, total: counters, window: &window, sockets })
     }
 

@@ -22,10 +22,15 @@ pub struct Sockets {
 
 /// Everything since the beginning, and since the last report.
 pub struct Report<'a> {
+    /// Since the beginning.
     pub elapsed: Duration,
+    /// Since the last report: the window.
     pub since: Duration,
+    /// What happened since the beginning.
     pub total: &'a BothCounters,
+    /// What happened in the window.
     pub window: &'a BothCounters,
+    /// What the sockets did.
     pub sockets: Sockets,
 }
 

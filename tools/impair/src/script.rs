@@ -50,6 +50,7 @@ impl fmt::Display for Turn {
 /// What can be written to standard input.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
+    /// Change a line.
     Turn(Turn),
     /// Print the counters.
     Stats,
@@ -60,15 +61,20 @@ pub enum Command {
 /// A turn at its time after the first datagram: `10s down rate=500k`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timed {
+    /// After the first datagram.
     pub at: Duration,
+    /// What changes.
     pub turn: Turn,
 }
 
 /// A whole run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Script {
+    /// Decides what chance decides.
     pub seed: u64,
+    /// From clients to the target.
     pub up: Profile,
+    /// From the target to clients.
     pub down: Profile,
     /// In the order of time.
     pub timeline: Vec<Timed>,
@@ -77,14 +83,19 @@ pub struct Script {
 /// Something written that cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum BadScript {
+    /// A setting is wrong.
     #[error(transparent)]
     Setting(#[from] BadSetting),
+    /// No such command.
     #[error("{0:?}: wanted is up, down or both with settings, stats, or quit")]
     Command(String),
+    /// No such change.
     #[error("{0:?}: wanted is a time with its unit, then up, down or both with settings")]
     Timed(String),
+    /// No such file.
     #[error("the profile is not of the form that the README shows: {0}")]
     File(String),
+    /// Too many changes.
     #[error("a timeline has at most {MAX_TIMELINE} changes")]
     TooLong,
 }

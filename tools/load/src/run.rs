@@ -1,0 +1,209 @@
+//! A run from its first join to its report.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::dtls::Identity;
+use crate::live::{Live, View};
+use crate::peer::{self, Crew, Joins};
+use crate::plan;
+use crate::process::Snapshot;
+use crate::report::{Figures, Report};
+use crate::settings::Settings;
+use crate::stamp::Tracks;
+use crate::tally::{Gauges, Reading, Tally};
+use crate::transport::Measure;
+use crate::worker::{self, Order};
+
+/// Longest time for all to join, and how much more for each peer.
+const JOIN_LIMIT: Duration = Duration::from_secs(60);
+/// See [`JOIN_LIMIT`].
+const JOIN_LIMIT_EACH: Duration = Duration::from_millis(50);
+/// How often the view is renewed.
+const TICK: Duration = Duration::from_millis(250);
+/// What is under way may arrive, and be repaired, this long after the last frame.
+const DRAIN: Duration = Duration::from_millis(500);
+/// How long peers may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// The threads of a run.
+struct Workers {
+    orders: Vec<Sender<Order>>,
+    gauges: Vec<Arc<Gauges>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Runs, shows how it goes, and reports.
+pub fn run(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, whole(settings, live))
+}
+
+async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::error::Error>> {
+    let host = &settings.server;
+    let found = tokio::net::lookup_host(host).await.map_err(|error| format!("{host}: {error}"))?;
+    let server = { found }.next().ok_or_else(|| format!("{host}: no address"))?;
+    let empty = settings.pid.and_then(Snapshot::of);
+    if settings.pid.is_some() && empty.is_none() {
+        return Err("pid: no such process, or not ours to look at".into());
+    }
+    let tracks = Arc::new(Tracks::default());
+    let workers = Workers::start(settings, &tracks)?;
+    let (begin, begun) = watch::channel(None);
+    let (end, over) = watch::channel(false);
+    let crew = Rc::new(Crew {
+        settings: settings.clone(),
+        server,
+        run: format!("load-{}-{}", std::process::id(), crate::clock::wall() / 1_000_000),
+        identity: Identity::generate()?,
+        tracks,
+        workers: workers.orders.clone(),
+        names: Cell::new(0),
+        gate: Semaphore::new(settings.joining),
+        begun,
+        over,
+        joins: RefCell::new(Joins::default()),
+    });
+    let plans = plan::peers(settings);
+    let early = plans.iter().filter(|plan| plan.joins.is_none()).count() as u64;
+    let planned = plans.len();
+    let mut peers = JoinSet::new();
+    for plan in plans {
+        peers.spawn_local(peer::live(crew.clone(), plan));
+    }
+    join_all(&crew, early, live).await;
+    if crew.joins.borrow().early == 0 {
+        let reasons = crew.joins.borrow().reasons.join("; ");
+        workers.stop();
+        return Err(format!("nobody could join: {reasons}").into());
+    }
+    sleep(settings.warmup).await;
+    let (before, window) = measure(settings, &workers, &begin, live).await;
+    workers.tell(|| Order::Hush);
+    sleep(DRAIN).await;
+    let after = settings.pid.and_then(Snapshot::of);
+    let tally = workers.report();
+    // Nobody is left if the worker or the peers are gone.
+    let _ = end.send(true);
+    let _ =
+        tokio::time::timeout(GOODBYE, async { while peers.join_next().await.is_some() {} }).await;
+    workers.stop();
+    let joins = crew.joins.take();
+    let memory = empty.zip(after).map(|(empty, after)| (empty.resident, after.resident));
+    let figures = Figures { planned, joins, tally, before, window, memory, server };
+    Ok(Report::new(settings, figures))
+}
+
+async fn join_all(crew: &Crew, early: u64, live: &Live) {
+    let deadline = Instant::now() + JOIN_LIMIT + JOIN_LIMIT_EACH * early as u32;
+    loop {
+        let (joined, failed) = {
+            let joins = crew.joins.borrow();
+            (joins.early, joins.failed)
+        };
+        live.joining(joined, early, failed);
+        if joined + failed >= early || Instant::now() > deadline {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What was read over the measured time.
+pub struct Window {
+    /// Its length in seconds.
+    pub seconds: f64,
+    /// What the workers did.
+    pub reading: Reading,
+    /// The server at its end.
+    pub server: Option<Snapshot>,
+}
+
+async fn measure(
+    settings: &Settings,
+    workers: &Workers,
+    begin: &watch::Sender<Option<Instant>>,
+    live: &Live,
+) -> (Option<Snapshot>, Window) {
+    workers.tell(|| Order::Mark);
+    // The mark sets the gauges back: wait until every worker has come around.
+    sleep(2 * settings.poll + Duration::from_millis(20)).await;
+    let look = || (settings.pid.and_then(Snapshot::of), workers.read());
+    let (before, first) = look();
+    let started = Instant::now();
+    // Without peers that wait for it, nobody listens.
+    let _ = begin.send(Some(started));
+    let deadline = started + settings.seconds;
+    let (mut last, mut last_at) = (first, started);
+    while Instant::now() < deadline {
+        sleep_until(deadline.min(Instant::now() + TICK)).await;
+        let (now, reading) = (Instant::now(), workers.read());
+        let seconds = (now - last_at).as_secs_f64().max(1e-3);
+        let share = (now - started).as_secs_f64() / settings.seconds.as_secs_f64();
+        live.measuring(&View { share, seconds, reading: reading.since(&last) });
+        (last, last_at) = (reading, now);
+    }
+    let (server, reading) = look();
+    let seconds = started.elapsed().as_secs_f64();
+    (before, Window { seconds, reading: reading.since(&first), server })
+}
+
+impl Workers {
+    fn start(settings: &Settings, tracks: &Arc<Tracks>) -> std::io::Result<Self> {
+        let mut workers = Self { orders: Vec::new(), gauges: Vec::new(), threads: Vec::new() };
+        for index in 0..settings.threads {
+            let (orders, taken) = channel();
+            let gauges = Arc::new(Gauges::default());
+            let how = worker::Settings {
+                poll: settings.poll,
+                feedback: settings.feedback,
+                runs: settings.gro,
+                network: settings.network.clone(),
+            };
+            let (tracks, sample) = (tracks.clone(), settings.sample);
+            let measure = Measure { tracks, sample, counts: false };
+            let core = settings.cpus.get(index % settings.cpus.len().max(1)).copied();
+            workers.threads.push(worker::start(how, measure, taken, gauges.clone(), core)?);
+            workers.orders.push(orders);
+            workers.gauges.push(gauges);
+        }
+        Ok(workers)
+    }
+
+    fn tell(&self, order: impl Fn() -> Order) {
+        // A worker that is gone shows when its report is missing.
+        self.orders.iter().for_each(|worker| drop(worker.send(order())));
+    }
+
+    fn read(&self) -> Reading {
+        Reading::of(self.gauges.iter().map(|gauges| &**gauges))
+    }
+
+    /// Adds up all workers' tallies.
+    fn report(&self) -> Tally {
+        let mut sum = Tally::default();
+        for worker in &self.orders {
+            let (to, from) = channel();
+            if worker.send(Order::Report(to)).is_ok()
+                && let Ok(tally) = from.recv()
+            {
+                sum.add(&tally);
+            }
+        }
+        sum
+    }
+
+    fn stop(self) {
+        self.tell(|| Order::Stop);
+        // A worker's panic has been printed where it happened.
+        self.threads.into_iter().for_each(|thread| drop(thread.join()));
+    }
+}
