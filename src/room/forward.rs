@@ -190,7 +190,9 @@ impl Engine {
             }
             // Lines have been shared out anew: what is needed since may be in the history.
             let early = if has_news { consumer.new_need(now) } else { None };
-            if let Some(encoding) = early
+            let is_here =
+                |encoding| packets.iter().any(|it| it.encoding == encoding && it.frame.key_frame);
+            if let Some(encoding) = early.filter(|encoding| !is_here(*encoding))
                 && replay::begin(consumer, path, producer, encoding, now)
             {
                 self.timers.schedule(Timer::Replay(consumer.transport), now);

@@ -168,14 +168,19 @@ fn bytes_in(time: Duration, bits_per_second: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Where the cached key frame begins, parameter sets included, and the bytes from there on; if viewers can begin
-/// with it.
+/// Where the cached key frame begins and the bytes from there on, if viewers can begin with it.
 fn young_key_frame(encoding: &Encoding, now: Instant) -> Option<(SeqNo, usize)> {
-    let history = &encoding.history;
-    let (mut first, at) = history.key_frame()?;
+    let (first, at) = newest_key_frame(encoding)?;
     if now.saturating_duration_since(at) > YOUNG {
         return None;
     }
+    Some((first, encoding.history.bytes_since(first, now, HOLE_PATIENCE)?))
+}
+
+/// Where the newest key frame begins, parameter sets included, and when it came.
+fn newest_key_frame(encoding: &Encoding) -> Option<(SeqNo, Instant)> {
+    let history = &encoding.history;
+    let (mut first, at) = history.key_frame()?;
     let timestamp = history.entry(first)?.1.header.timestamp;
     while let Some(before) = first.0.checked_sub(1).map(SeqNo)
         && let Some((_, packet)) = history.entry(before)
@@ -183,7 +188,7 @@ fn young_key_frame(encoding: &Encoding, now: Instant) -> Option<(SeqNo, usize)> 
     {
         first = before;
     }
-    Some((first, history.bytes_since(first, now, HOLE_PATIENCE)?))
+    Some((first, at))
 }
 
 impl Engine {
@@ -247,11 +252,17 @@ impl Engine {
         let consumer = &mut consumers[key];
         let path = &mut paths[consumer.transport];
         let producer = &producers[consumer.producer];
-        let Some(cursor) = consumer.replay.cursor else { return Progress::CaughtUp };
+        let Some(mut cursor) = consumer.replay.cursor else { return Progress::CaughtUp };
         let Some(encoding) = producer.encodings.get(usize::from(cursor.encoding)) else {
             return Progress::Lost;
         };
         let history = &encoding.history;
+        // A new key frame has come meanwhile: what lies before it is not needed any more.
+        if let Some((first, _)) = newest_key_frame(encoding).filter(|it| it.0 > cursor.next) {
+            consumer.restart(cursor.encoding);
+            cursor.next = first;
+            consumer.replay.cursor = Some(cursor);
+        }
         if producer.paused || history.oldest().is_none_or(|oldest| oldest > cursor.next) {
             return Progress::Lost;
         }
@@ -290,8 +301,10 @@ impl Engine {
         }
         let consumer = &mut self.consumers[key];
         let (producer, needed) = (consumer.producer, consumer.needs_key_frame());
-        if let Some(encoding) = needed {
-            self.wish_key_frame(now, producer, encoding, out);
+        match needed {
+            Some(encoding) if flows => self.serve_key_frame(now, key, encoding, out),
+            Some(encoding) => self.wish_key_frame(now, producer, encoding, out),
+            None => {}
         }
     }
 

@@ -134,7 +134,7 @@ fn what_is_replayed_has_timestamps_close_together() {
     assert!(media > 1_000_000 + replayed / 2 && shown < replayed + 50_000, "{shown} of {media} µs");
 }
 
-/// Somebody who joins 1.2 s behind a key frame, and half a second later.
+/// Somebody who joins 1.2 s behind a key frame, and two seconds later.
 fn late_joiner(seed: u64) -> (World, usize, ConsumerId, Ssrc) {
     let mut world = World::new(seed, 1, Weather::CALM);
     let publisher = world.join(0);
@@ -143,7 +143,7 @@ fn late_joiner(seed: u64) -> (World, usize, ConsumerId, Ssrc) {
     world.run(ms(1200));
     let viewer = world.join(0);
     let (consumer, ssrc) = world.consume(viewer, video);
-    world.run(SECOND / 2);
+    world.run(2 * SECOND);
     (world, viewer, consumer, ssrc)
 }
 
@@ -177,6 +177,7 @@ fn a_request_soon_behind_a_replay_is_answered_once_from_the_cache() {
     ask(&mut world);
     world.run(ms(400));
     assert_eq!((asked(&world), key_frames(&world, viewer, ssrc)), (0, 2));
+    world.run(SECOND);
     ask(&mut world);
     world.run(ms(400));
     assert_eq!((asked(&world), key_frames(&world, viewer, ssrc)), (1, 3));
