@@ -187,6 +187,13 @@ pub enum Codec {
     Vp9,
 }
 
+impl Codec {
+    /// Whether it carries sound.
+    pub fn is_audio(self) -> bool {
+        self == Codec::Opus
+    }
+}
+
 /// The RTP header extensions that Shardcast understands (RFC 8285 elements).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

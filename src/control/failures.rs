@@ -6,7 +6,7 @@ use crate::control::placement::least_loaded;
 use crate::control::refusal::Refusal;
 use crate::control::rooms::Rooms;
 use crate::control::session::SessionId;
-use crate::id::{ShardId, TransportId};
+use crate::id::{RoomId, ShardId, TransportId};
 
 /// Why a transport closed, as clients are told.
 const SHARD_FAILED: &str = "shardFailed";
@@ -37,8 +37,10 @@ impl Rooms {
             }
         }
         let home = least_loaded(&self.loads);
-        for room in self.rooms.values_mut().filter(|room| room.home == Some(shard)) {
-            room.home = Some(home);
+        let homeless = self.rooms.iter().filter(|(_, room)| room.home == Some(shard));
+        let homeless: Vec<RoomId> = homeless.map(|(id, _)| id.clone()).collect();
+        for room in homeless {
+            self.set_home(&room, home);
         }
     }
 

@@ -1,5 +1,6 @@
 //! `/api`: what HTTP clients can ask, and how the answers look.
 
+use std::num::NonZeroU8;
 use std::time::Instant;
 
 use hyper::{Method, StatusCode};
@@ -20,8 +21,8 @@ pub enum Call {
     Stats,
     /// All rooms.
     ListRooms,
-    /// A new room.
-    CreateRoom(RoomId),
+    /// A new room, and how many of its loudest are heard (all if it does not say).
+    CreateRoom(RoomId, Option<u8>),
     /// One room with its peers.
     ShowRoom(RoomId),
     /// Close a room.
@@ -47,8 +48,8 @@ pub async fn answer(
         ["rooms"] => match *method {
             Method::GET => Ok((StatusCode::OK, hub.rest(Call::ListRooms).await?)),
             Method::POST => {
-                let room = new_room(body)?;
-                Ok((StatusCode::CREATED, hub.rest(Call::CreateRoom(room)).await?))
+                let (room, loudest) = new_room(body)?;
+                Ok((StatusCode::CREATED, hub.rest(Call::CreateRoom(room, loudest)).await?))
             }
             _ => Err(not_allowed()),
         },
@@ -77,18 +78,20 @@ pub fn allowed(path: &str) -> &'static str {
     }
 }
 
-fn new_room(body: &[u8]) -> Result<RoomId, Refusal> {
+fn new_room(body: &[u8]) -> Result<(RoomId, Option<u8>), Refusal> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Body {
         room_id: Text<RoomId>,
+        loudest: Option<NonZeroU8>,
     }
     let body: Value = serde_json::from_slice(body)
         .map_err(|error| Refusal::new(400, format!("the body is not JSON: {error}")))?;
     if !body.is_object() {
         return Err(Refusal::new(400, "the body must be an object with a roomId"));
     }
-    Ok(parse::<Body>(body)?.room_id.0)
+    let body = parse::<Body>(body)?;
+    Ok((body.room_id.0, body.loudest.map(NonZeroU8::get)))
 }
 
 fn health(stats: Value, started: Instant) -> Value {
@@ -112,8 +115,8 @@ impl Rooms {
                 let rooms = self.rooms.iter().map(|(id, room)| summary(id, room));
                 Ok(json!({ "rooms": rooms.collect::<Vec<_>>() }))
             }
-            Call::CreateRoom(id) => {
-                self.create_room(id.clone())?;
+            Call::CreateRoom(id, loudest) => {
+                self.create_room(id.clone(), loudest)?;
                 self.show_room(&id)
             }
             Call::ShowRoom(id) => self.show_room(&id),
@@ -182,5 +185,6 @@ fn summary(id: &RoomId, room: &Room) -> Value {
         "roomId": id,
         "createdAt": Rooms::created_at(room),
         "peersCount": room.peers.len(),
+        "loudest": room.loudest,
     })
 }

@@ -73,6 +73,8 @@ pub(super) struct Room {
     /// Who speaks, as everyone was told.
     pub(super) speaker: Option<PeerId>,
     pub(super) listeners: Listeners,
+    /// How many of its loudest audio producers are forwarded; `None`: all.
+    pub(super) loudest: Option<u8>,
     created_at: Timestamp,
     /// Rooms made by REST stay when their last peer leaves; those made by a join go with it.
     stays: bool,
@@ -150,8 +152,8 @@ impl Rooms {
         }
     }
 
-    /// Makes a room that stays until [`Self::close_room`].
-    pub fn create_room(&mut self, id: RoomId) -> Result<(), Refusal> {
+    /// Makes a room that stays until [`Self::close_room`], and in which only the `loudest` are heard.
+    pub fn create_room(&mut self, id: RoomId, loudest: Option<u8>) -> Result<(), Refusal> {
         if self.rooms.contains_key(&id) {
             return Err(Refusal::conflict("this room exists already"));
         }
@@ -159,7 +161,7 @@ impl Rooms {
             let why = format!("there are {MAX_EMPTY_ROOMS} empty rooms already");
             return Err(Refusal::new(503, why));
         }
-        self.add_room(id, true)
+        self.add_room(id, true, loudest)
     }
 
     /// Tells a room's peers, and removes it with everything in it. Their connections stay.
@@ -200,7 +202,7 @@ impl Rooms {
         self.a_shard_lives()?;
         self.make_way(&room, &id)?;
         if !self.rooms.contains_key(&room) {
-            self.add_room(room.clone(), false)?;
+            self.add_room(room.clone(), false, None)?;
         }
         let present = self.describe_peers(&room);
         let others = self.sessions_of(&room);
@@ -224,7 +226,9 @@ impl Rooms {
         self.notify(others, "newPeer", json!({ "peerId": id, "appData": *app_data }));
         if let Some(entry) = self.rooms.get_mut(&room) {
             entry.peers.insert(id.clone(), session);
-            entry.home.get_or_insert(shard);
+            if entry.home.is_none() {
+                self.set_home(&room, shard);
+            }
         }
         if let Some(entry) = self.sessions.get_mut(&session) {
             entry.peer = Some(Peer {
@@ -334,7 +338,7 @@ impl Rooms {
         Ok(())
     }
 
-    fn add_room(&mut self, id: RoomId, stays: bool) -> Result<(), Refusal> {
+    fn add_room(&mut self, id: RoomId, stays: bool, loudest: Option<u8>) -> Result<(), Refusal> {
         if self.rooms.len() >= MAX_ROOMS {
             return Err(Refusal::new(503, format!("there are {MAX_ROOMS} rooms already")));
         }
@@ -343,15 +347,28 @@ impl Rooms {
         self.next_room += 1;
         let (created_at, peers) = (Timestamp::now(), BTreeMap::new());
         let (home, speaker, listeners) = (None, None, Listeners::default());
-        let room = Room { key, home, speaker, listeners, created_at, stays, peers };
+        let room = Room { key, home, speaker, listeners, loudest, created_at, stays, peers };
         self.room_keys.insert(key, id.clone());
         self.rooms.insert(id, room);
         Ok(())
     }
 
+    /// This shard decides from now on who speaks in a room, and who is heard.
+    pub(super) fn set_home(&mut self, id: &RoomId, home: ShardId) {
+        let Some(room) = self.rooms.get_mut(id) else { return };
+        room.home = Some(home);
+        if let Some(count) = room.loudest {
+            let command = Command::ForwardLoudest { room: room.key, count: Some(count) };
+            self.tell(home, command);
+        }
+    }
+
     fn remove_room(&mut self, id: &RoomId) {
         if let Some(room) = self.rooms.remove(id) {
             self.room_keys.remove(&room.key);
+            if let (Some(_), Some(home)) = (room.loudest, room.home) {
+                self.tell(home, Command::ForwardLoudest { room: room.key, count: None });
+            }
             info!(room = %id, "Room closed");
         }
     }

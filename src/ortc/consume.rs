@@ -98,7 +98,10 @@ fn has_rtx(media: &RtpCodecCapability, capabilities: &RtpCapabilities) -> bool {
 /// As in mediasoup, name and id must be the same on both sides (a client learns our ids from the
 /// router's capabilities), while the media kind is not compared: mediasoup-client lists an extension
 /// of both kinds only once. Of the two congestion control extensions a client gets the one whose feedback it
-/// can give: transport-wide numbers if possible, else send times for REMB.
+/// can give: transport-wide numbers if possible, else send times for REMB. Audio that is sent again as it was,
+/// without RTX, must not tell when: sealed twice, a packet must have the same bytes. The dependency
+/// descriptor goes with AV1, whose layers nothing else tells; of the others, a browser would stop reading
+/// what their payloads say.
 fn header_extensions(
     consumable: &RtpParameters,
     capabilities: &RtpCapabilities,
@@ -108,10 +111,14 @@ fn header_extensions(
         codecs.iter().flat_map(|codec| &codec.rtcp_feedback).any(|feedback| feedback.kind == kind)
     };
     let (transport_cc, remb) = (answers("transport-cc"), answers("goog-remb"));
+    let is_audio = codecs.iter().any(|codec| codec.codec().is_some_and(Codec::is_audio));
+    let is_av1 = codecs.iter().any(|codec| codec.codec() == Some(Codec::Av1));
+    let is_repeated = is_audio && answers("nack");
     let useful =
         |extension: &RtpHeaderExtensionParameters| match Extension::from_uri(&extension.uri) {
             Some(Extension::TransportWideCc) => transport_cc,
-            Some(Extension::AbsSendTime) => remb && !transport_cc,
+            Some(Extension::DependencyDescriptor) => is_av1,
+            Some(Extension::AbsSendTime) => remb && !transport_cc && !is_repeated,
             _ => true,
         };
     let received = |extension: &RtpHeaderExtensionParameters| {

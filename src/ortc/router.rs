@@ -10,7 +10,7 @@ use crate::id::{Codec, Extension, MediaKind, PayloadType};
 
 /// The feedback that is answered when a client sends it or asks for it, and nothing else: what is
 /// advertised but never answered makes a browser wait in vain.
-const ANSWERED_FOR_AUDIO: &[(&str, &str)] = &[("transport-cc", "")];
+const ANSWERED_FOR_AUDIO: &[(&str, &str)] = &[("transport-cc", ""), ("nack", "")];
 /// See [`ANSWERED_FOR_AUDIO`].
 const ANSWERED_FOR_VIDEO: &[(&str, &str)] =
     &[("goog-remb", ""), ("transport-cc", ""), ("nack", ""), ("nack", "pli"), ("ccm", "fir")];
@@ -33,8 +33,7 @@ const EXTENSIONS: [ExtensionRow; Extension::ALL.len()] = {
         // Receivers do not count audio in their congestion control.
         (Extension::TransportWideCc, 5, Some(Recvonly), Some(Sendrecv)),
         (Extension::AudioLevel, 6, Some(Sendrecv), None),
-        // Frame numbers and templates would have to be rewritten when layers are dropped.
-        (Extension::DependencyDescriptor, 7, None, Some(Recvonly)),
+        (Extension::DependencyDescriptor, 7, None, Some(Sendrecv)),
         (Extension::VideoOrientation, 8, None, Some(Sendrecv)),
         (Extension::TransmissionOffset, 9, None, Some(Sendrecv)),
         (Extension::AbsCaptureTime, 10, Some(Sendrecv), Some(Sendrecv)),
@@ -58,7 +57,8 @@ fn codecs() -> Vec<RtpCodecCapability> {
         })
     };
     let media = [
-        (Codec::Opus, json!({})),
+        // RFC 7587 §6.1: receivers can use in-band FEC, so it is worth sending.
+        (Codec::Opus, json!({ "useinbandfec": 1 })),
         (Codec::Vp8, json!({})),
         (Codec::Vp9, json!({ "profile-id": 0 })),
         (Codec::Vp9, json!({ "profile-id": 2 })),

@@ -90,6 +90,9 @@ impl Engine {
             Command::SubscribeLevels { room, interval } => {
                 self.subscribe_levels(now, room, interval);
             }
+            Command::ForwardLoudest { room, count } => {
+                self.forward_loudest(now, room, count, out);
+            }
             Command::Shutdown => {
                 let keys: Vec<usize> = self.paths.iter().map(|(key, _)| key).collect();
                 keys.into_iter().for_each(|key| self.close_path(now, key, out));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::id::{ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType, Ssrc};
 use crate::media::allocation::{self, Grant, Reason};
 use crate::media::history::RecentResends;
-use crate::media::layers::{Layer, PayloadShift, PictureIds, Selector, Verdict};
+use crate::media::layers::{Layer, PayloadShift, PictureIds, Selector, Structure, Verdict};
 use crate::media::rewrite::{Numbers, Rewriter, squeeze};
 use crate::media::score::{Interval, Score};
 use crate::room::figures::{Meter, Requests};
@@ -36,8 +36,8 @@ pub(super) struct Consumer {
     asked: Option<u8>,
     pub(super) ssrc: Ssrc,
     pub(super) mid: Mid,
-    /// Whether the receiver still needs the MID to place our SSRC: until its first report names it.
-    pub(super) says_mid: bool,
+    /// The first packet without the MID, which a receiver needs until its first report names our SSRC.
+    mid_ends: Option<SeqNo>,
     pub(super) extensions: ExtensionMap,
     pub(super) cname: String,
     pub(super) sent: Sent,
@@ -55,6 +55,8 @@ pub(super) struct Consumer {
     pub(super) rtx: Option<Rtx>,
     /// What it is sent from the history before it goes live.
     pub(super) replay: Replay,
+    /// Packets that were sent again as they were, without RTX.
+    repeats: RecentResends,
     payloads: Vec<PayloadMapping>,
     layers: Layers,
     /// The next packet that is sent follows directly behind the last one.
@@ -83,6 +85,8 @@ enum Layers {
 struct Chosen {
     selector: Selector,
     pictures: PictureIds,
+    /// Whether anything was ever left out.
+    leaves_out: bool,
 }
 
 /// What a sender report says about the stream so far (RFC 3550 §6.4.1).
@@ -172,6 +176,7 @@ impl Consumer {
             MediaKind::Video => Layers::Chosen(Box::new(Chosen {
                 selector: Selector::new(source.layering()),
                 pictures: PictureIds::new(source.main_codec()),
+                leaves_out: false,
             })),
         };
         Self {
@@ -187,7 +192,7 @@ impl Consumer {
             asked: None,
             ssrc: spec.ssrc,
             mid: spec.mid,
-            says_mid: true,
+            mid_ends: None,
             extensions: spec.extensions,
             cname: spec.cname.clone(),
             sent: Sent::default(),
@@ -198,6 +203,7 @@ impl Consumer {
             requests: Requests::default(),
             rtx: spec.rtx_ssrc.map(|ssrc| Rtx::new(ssrc, first)),
             replay: Replay::default(),
+            repeats: RecentResends::default(),
             payloads: spec.payloads.clone(),
             layers,
             cut: true,
@@ -437,6 +443,7 @@ impl Consumer {
             }
             Layers::Chosen(chosen) => {
                 let verdict = chosen.selector.admit(packet.encoding, packet.seq, &packet.frame);
+                chosen.leaves_out |= verdict == Verdict::Skip;
                 (verdict, chosen.pictures.shift(&packet.frame, verdict))
             }
         };
@@ -465,6 +472,45 @@ impl Consumer {
             payload: numbers.payload,
             switched,
         })
+    }
+
+    /// The decode targets that can be decoded from what is sent, a bit each, for a receiver that may think
+    /// that there are more; `None` if it is sent everything, or nothing whole.
+    pub(super) fn active_targets(&self, structure: &Structure) -> Option<u32> {
+        let Layers::Chosen(chosen) = &self.layers else { return None };
+        let layer = chosen.selector.current().filter(|_| chosen.leaves_out)?;
+        // With simulcast the layer is the encoding, whole.
+        let spatial = if chosen.selector.is_simulcast() { TOP } else { layer.spatial };
+        structure.targets_within(spatial, layer.temporal).filter(|active| *active != 0)
+    }
+
+    /// Whether packet `seq` of the media stream has the MID; `None`: the next packet, of whichever stream.
+    pub(super) fn says_mid(&self, seq: Option<SeqNo>) -> bool {
+        self.mid_ends.is_none_or(|end| seq.is_some_and(|seq| seq < end))
+    }
+
+    /// The receiver knows our SSRC: packets from the next one on need no MID.
+    pub(super) fn is_known(&mut self) {
+        let next = SeqNo(self.sent.highest.0 + 1);
+        self.mid_ends.get_or_insert(next);
+    }
+
+    /// Whether packets may be sent again as they were. Sealing one anew must give the very same bytes
+    /// (RFC 3711 §9.1), so nothing in its header may tell the time or count.
+    pub(super) fn can_repeat(&self) -> bool {
+        let changing = [Extension::AbsSendTime, Extension::TransportWideCc];
+        matches!(self.layers, Layers::All)
+            && changing.into_iter().all(|extension| self.extensions.id(extension).is_none())
+    }
+
+    /// Whether packet `seq` was not repeated within the last round trip.
+    pub(super) fn may_repeat(&mut self, seq: SeqNo, now: Instant, rtt: Duration) -> bool {
+        self.repeats.may_resend(seq, now, rtt)
+    }
+
+    /// The payload type for a packet that came with the producer's `payload_type`.
+    pub(super) fn payload_type(&self, payload_type: PayloadType) -> Option<PayloadType> {
+        self.payloads.iter().find(|m| m.producer == payload_type).map(|m| m.consumer)
     }
 
     /// The receiver's report on the stream. Returns whether its score has changed.

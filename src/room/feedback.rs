@@ -190,7 +190,7 @@ impl Engine {
         let path = &mut self.paths[key];
         let Some(&consumer) = path.consumers.get(&block.ssrc) else { return };
         let consumer = &mut self.consumers[consumer];
-        consumer.says_mid = false;
+        consumer.is_known();
         if consumer.hear(block) {
             let producer = &self.producers[consumer.producer];
             let encoding = consumer.encoding().map_or(0, usize::from);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::id::{Codec, Extension};
 use crate::media::bandwidth::SentKind;
-use crate::media::layers::{FrameInfo, Structure};
+use crate::media::layers::{FrameInfo, PayloadShift, Structure};
 use crate::room::consumer::{Admitted, Consumer};
 use crate::room::counters::Drop;
 use crate::room::paths::Path;
@@ -13,7 +13,8 @@ use crate::room::replay;
 use crate::room::spec::{Event, What, Why};
 use crate::room::timers::Timer;
 use crate::room::{Engine, Outbox};
-use crate::wire::extension::{AbsSendTime, Elements};
+use crate::wire::dependency::with_active_targets;
+use crate::wire::extension::{AbsSendTime, Elements, MAX_ELEMENT_LEN};
 use crate::wire::rtp;
 use crate::wire::rtp::Header;
 use crate::wire::seq::SeqNo;
@@ -170,7 +171,7 @@ impl Engine {
     ) {
         let Some(producer_key) = packets.first().map(|packet| packet.producer) else { return };
         let Some(producer) = self.producers.get(producer_key) else { return };
-        if producer.paused {
+        if producer.is_silent() {
             return;
         }
         let has_news = producer.has_news;
@@ -203,7 +204,7 @@ impl Engine {
                 }
                 let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
                 let switched = admitted.switched;
-                match send(consumer, path, packet, bytes(packet), admitted, now, out) {
+                match send(consumer, path, producer, (packet, bytes(packet)), admitted, now, out) {
                     Ok(()) => self.counters.rtp_out += 1,
                     Err(reason) => {
                         self.counters.drop(reason);
@@ -249,7 +250,8 @@ fn catch_up(
             continue;
         }
         let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
-        sent += u64::from(send(consumer, path, packet, bytes, admitted, now, out).is_ok());
+        sent +=
+            u64::from(send(consumer, path, producer, (packet, bytes), admitted, now, out).is_ok());
     }
     sent
 }
@@ -258,8 +260,8 @@ fn catch_up(
 pub(super) fn send(
     consumer: &Consumer,
     path: &mut Path,
-    packet: &Opened,
-    bytes: &[u8],
+    producer: &Producer,
+    (packet, bytes): (&Opened, &[u8]),
     admitted: Admitted,
     now: Instant,
     out: &mut impl Outbox,
@@ -274,7 +276,13 @@ pub(super) fn send(
         timestamp: admitted.timestamp,
         ssrc: consumer.ssrc,
     };
-    let header = write_header(consumer, path, Some((packet, bytes)), &fields, now, buffer);
+    let form = Form {
+        fields,
+        seq: Some(admitted.seq),
+        shift: admitted.payload,
+        structure: producer.structure(packet.encoding),
+    };
+    let header = write_header(consumer, path, Some((packet, bytes)), &form, now, buffer);
     let header = header.ok_or(Drop::TooLarge)?;
     let payload = packet.payload(bytes);
     let len = header.len + payload.len() + usize::from(packet.padding);
@@ -295,6 +303,16 @@ pub(super) fn send(
     Ok(())
 }
 
+/// What a packet leaves with, beside what it came with.
+pub(super) struct Form<'a> {
+    pub(super) fields: rtp::Fields,
+    /// Its number in the media stream, `None` for RTX.
+    pub(super) seq: Option<SeqNo>,
+    pub(super) shift: PayloadShift,
+    /// What its encoding's packets said about its layers.
+    pub(super) structure: Option<&'a Structure>,
+}
+
 /// A header that was written.
 pub(super) struct Written {
     /// Its length.
@@ -309,14 +327,14 @@ pub(super) fn write_header(
     consumer: &Consumer,
     path: &mut Path,
     packet: Option<(&Opened, &[u8])>,
-    fields: &rtp::Fields,
+    form: &Form<'_>,
     now: Instant,
     buffer: &mut [u8],
 ) -> Option<Written> {
     let id = |extension| consumer.extensions.id(extension);
     let mut transport_wide = None;
-    let len = rtp::write_header(buffer, fields, |elements| {
-        if let (true, Some(id)) = (consumer.says_mid, id(Extension::Mid)) {
+    let len = rtp::write_header(buffer, &form.fields, |elements| {
+        if let (true, Some(id)) = (consumer.says_mid(form.seq), id(Extension::Mid)) {
             elements.push(id, consumer.mid.as_bytes());
         }
         if let Some(id) = id(Extension::AbsSendTime) {
@@ -330,8 +348,37 @@ pub(super) fn write_header(
         let Some((packet, bytes)) = packet else { return };
         for element in packet.elements() {
             let Some(id) = id(element.extension) else { continue };
-            elements.push(id, element.data(bytes));
+            let data = element.data(bytes);
+            if element.extension == Extension::DependencyDescriptor {
+                let mut room = [0; MAX_ELEMENT_LEN];
+                let len = write_dependency(consumer, packet, data, form, &mut room);
+                elements.push(id, &room[..len]);
+            } else {
+                elements.push(id, data);
+            }
         }
     })?;
     Some(Written { len, transport_wide })
+}
+
+/// Writes a dependency descriptor as the consumer gets it, and returns its length: its frames counted on,
+/// and, where layers are left out, the decode targets that still are whole (AV1 RTP specification, appendix
+/// A.4). Those are said whenever a frame begins, so that no lost packet hides them.
+fn write_dependency(
+    consumer: &Consumer,
+    packet: &Opened,
+    data: &[u8],
+    form: &Form<'_>,
+    room: &mut [u8; MAX_ELEMENT_LEN],
+) -> usize {
+    let known = form.structure.and_then(|structure| structure.dependency.as_ref());
+    let structure = form.structure.filter(|_| packet.frame.begins_frame);
+    let active = structure.and_then(|structure| consumer.active_targets(structure));
+    let written = active.and_then(|active| with_active_targets(data, known, active, room));
+    let len = written.unwrap_or_else(|| {
+        room[..data.len()].copy_from_slice(data);
+        data.len()
+    });
+    form.shift.apply_dependency(&mut room[..len]);
+    len
 }

@@ -83,7 +83,10 @@ impl Engine {
                     self.note_sender_report(key, encoding, (ntp, rtp), received_at);
                 }
             }
-            Note::Loudness { room, producer, summary } => self.hear(now, room, producer, summary),
+            Note::Loudness { room, producer, summary } => {
+                self.hear(now, from, (room, producer), summary, out);
+            }
+            Note::Muted { producer, muted } => self.set_muted(producer, muted, out),
             Note::KeyFrameWish { producer, encoding } => {
                 let Some(&key) = self.producer_keys.get(&producer) else { return };
                 if self.producers[key].borrowers.iter().any(|own| own.shard == from) {
@@ -269,7 +272,7 @@ impl Engine {
     ) {
         let Some(first) = packets.first() else { return };
         let Some(producer) = self.producers.get(first.producer) else { return };
-        if producer.paused || producer.borrowers.is_empty() {
+        if producer.is_silent() || producer.borrowers.is_empty() {
             return;
         }
         let mut lost = None;

@@ -15,9 +15,9 @@ use crate::wire::rtcp::TransportCc;
 /// Bandwidth is shared out anew this often: a layer that falls silent is left within this time.
 const ALLOT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// While a line is new, the lowest layers of what is wanted are sent even beyond the estimate, up to this many
-/// bit/s, and one picture whatever it takes: without sending nothing is learnt, and a lone layer may well be
-/// faster than any cautious guess. Histories of those layers, at most 1.75 s of each, may take as much.
+/// While a line is new, the smallest sizes of what is wanted are sent even beyond the estimate, up to this many
+/// bit/s, and one picture whatever it takes: without sending nothing is learnt, and a lone size may well be
+/// faster than any cautious guess. Histories of those sizes, at most 1.75 s of each, may take as much.
 const NEWCOMERS: u64 = 5_000_000;
 
 /// A line is new until its receiver has been heard for this long: time enough for the first probes.
@@ -92,11 +92,11 @@ impl Line {
         let (audio, video): (Vec<_>, Vec<_>) =
             requests.iter().partition(|request| request.kind == Kind::Audio);
         let audio: u64 = audio.into_iter().filter_map(lowest).sum();
-        let video = video.into_iter().filter_map(lowest);
-        let all = audio + video.clone().sum::<u64>();
-        let one = audio + video.min().unwrap_or(0);
+        let one = audio + video.iter().copied().filter_map(lowest).min().unwrap_or(0);
         if self.is_new(now) {
-            return estimate.max(all.min(NEWCOMERS)).max(one);
+            let sizes = video.iter().copied().filter_map(smallest_size);
+            let all = audio + sizes.clone().sum::<u64>();
+            return estimate.max(all.min(NEWCOMERS)).max(audio + sizes.min().unwrap_or(0));
         }
         let drained = estimate - estimate * self.drained(now) / 100;
         drained.max(one.min(estimate.saturating_mul(DOUBT)))
@@ -318,4 +318,11 @@ impl Engine {
 fn lowest(request: &Request<'_, ConsumerId>) -> Option<u64> {
     let rates = request.layers.iter().map(|rate| rate.bits_per_second);
     rates.filter(|rate| *rate > 0).min()
+}
+
+/// What its smallest size costs at its full frame rate, in bit/s.
+fn smallest_size(request: &Request<'_, ConsumerId>) -> Option<u64> {
+    let sent = request.layers.iter().filter(|rate| rate.bits_per_second > 0);
+    let smallest = sent.clone().map(|rate| rate.spatial).min()?;
+    sent.filter(|rate| rate.spatial == smallest).map(|rate| rate.bits_per_second).max()
 }

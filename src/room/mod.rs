@@ -18,6 +18,7 @@ mod forward;
 mod inbound;
 mod journal;
 mod line;
+mod loudest;
 mod pacer;
 pub mod parcel;
 mod paths;

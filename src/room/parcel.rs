@@ -62,6 +62,14 @@ pub enum Note {
         /// How loud; `None`: it is gone.
         summary: Option<Summary>,
     },
+    /// From a room's home shard to where a voice arrives, and from there to its replicas: whether it is
+    /// forwarded no more, since others are louder.
+    Muted {
+        /// Whose voice.
+        producer: ProducerId,
+        /// Not forwarded.
+        muted: bool,
+    },
     /// Back to the home shard: a replica wants a key frame.
     KeyFrameWish {
         /// Whose.

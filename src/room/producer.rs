@@ -54,6 +54,8 @@ pub(super) struct Producer {
     /// How loud it is; for audio.
     pub(super) loudness: Option<Loudness>,
     pub(super) paused: bool,
+    /// Others of its room are louder, and only the loudest are forwarded.
+    pub(super) muted: bool,
     pub(super) mid: Option<Mid>,
     pub(super) payloads: Vec<PayloadSpec>,
     pub(super) extensions: ExtensionMap,
@@ -150,6 +152,7 @@ impl Producer {
             loudness: (spec.kind == MediaKind::Audio && matches!(source, Source::Transport(_)))
                 .then(Loudness::default),
             paused: spec.paused,
+            muted: false,
             mid: spec.mid,
             payloads: spec.payloads.clone(),
             extensions: spec.extensions,
@@ -185,6 +188,16 @@ impl Producer {
             Some(EncodingScore { encoding: index as u8, ssrc, rid, score })
         });
         scores.collect()
+    }
+
+    /// Whether nobody is sent anything of it.
+    pub(super) fn is_silent(&self) -> bool {
+        self.paused || self.muted
+    }
+
+    /// What an encoding's packets said about its layers.
+    pub(super) fn structure(&self, encoding: u8) -> Option<&Structure> {
+        self.encodings.get(usize::from(encoding)).map(|encoding| &encoding.structure)
     }
 
     /// How its layers are told apart.
@@ -405,7 +418,7 @@ impl Encoding {
     /// matters no more.
     pub(super) fn remember(&mut self, packet: &[u8], opened: Opened) {
         self.history.insert(opened.seq, opened.received_at, packet, opened);
-        if opened.frame.key_frame {
+        if opened.frame.key_frame && !opened.codec.is_audio() {
             self.history.note_key_frame(opened.seq);
             self.nack.clear_before(opened.seq);
             self.key_frames.granted();

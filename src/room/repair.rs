@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::id::MediaKind;
+use crate::id::PayloadType;
 use crate::media::bandwidth::SentKind;
 use crate::media::nack::Arrived;
-use crate::room::forward::{Arrival, write_header};
+use crate::room::consumer::Consumer;
+use crate::room::forward::{Arrival, Form, write_header};
 use crate::room::pacer::Waiting;
 use crate::room::producer::Source;
 use crate::room::spec::{What, Why};
@@ -60,7 +63,8 @@ impl Engine {
         if let Some(at) = encoding.nack.next_timeout() {
             self.timers.schedule(Timer::Repair(arrival.producer), at);
         }
-        if arrival.repaired {
+        // Without RTX a repetition looks like a packet that was overtaken.
+        if arrival.repaired || arrived == Arrived::Late {
             let path = &mut self.paths[path];
             let what = (arrival.producer, arrival.encoding, arrival.seq);
             if let Some((producer, encoding, seq, at)) = path.asked
@@ -102,8 +106,8 @@ impl Engine {
         }
     }
 
-    /// Sends again what a receiver misses, as RTX: what is still there, not more often than once per round
-    /// trip, and within the transport's budget. What may not leave at once waits for its turn.
+    /// Sends again what a receiver misses, as RTX or just as it was: what is still there, not more often than
+    /// once per round trip, and within the transport's budget. What may not leave at once waits for its turn.
     pub(super) fn resend(
         &mut self,
         now: Instant,
@@ -113,13 +117,15 @@ impl Engine {
     ) {
         let Some(&consumer) = self.paths[key].consumers.get(&nack.media) else { return };
         self.count_request(key, nack.media, |requests| requests.nacks += 1);
+        // Sound is small and cannot wait.
+        let is_audio = self.producers[self.consumers[consumer].producer].kind == MediaKind::Audio;
         for wire in nack.sequences() {
             self.count_request(key, nack.media, |requests| requests.nack_packets += 1);
             let packet = Waiting { consumer, wire };
             match self.may_resend(now, key, packet) {
                 Ok(len) => {
                     let pacer = &mut self.paths[key].pacer;
-                    if pacer.is_free() && pacer.allow(len, now) {
+                    if is_audio || pacer.is_free() && pacer.allow(len, now) {
                         self.send_again(now, key, packet, out);
                     } else if !pacer.wait(packet, now) {
                         self.counters.drop(Drop::ResendBudget);
@@ -139,8 +145,12 @@ impl Engine {
         }
         let (path, consumer) = (&mut self.paths[key], &mut self.consumers[packet.consumer]);
         let (_, _, numbers) = consumer.find(packet.wire).ok_or(Drop::NotInHistory)?;
-        let rtx = consumer.rtx.as_mut().ok_or(Drop::NotInHistory)?;
-        if !rtx.may_resend(numbers.seq, now, path.rtt.or_guess()) {
+        let rtt = path.rtt.or_guess();
+        let may_resend = match &mut consumer.rtx {
+            Some(rtx) => rtx.may_resend(numbers.seq, now, rtt),
+            None => consumer.can_repeat() && consumer.may_repeat(numbers.seq, now, rtt),
+        };
+        if !may_resend {
             return Err(Drop::ResentLately);
         }
         path.resends.allow(len, now).then_some(len).ok_or(Drop::ResendBudget)
@@ -207,31 +217,37 @@ impl Engine {
         let Self { paths, producers, consumers, .. } = self;
         let (path, consumer) = (&mut paths[key], &mut consumers[consumer]);
         let (encoding, seq, numbers) = consumer.find(wire).ok_or(Drop::NotInHistory)?;
-        let encoding = producers[consumer.producer].encodings.get(usize::from(encoding));
+        let producer = &producers[consumer.producer];
+        let structure = producer.structure(encoding);
+        let encoding = producer.encodings.get(usize::from(encoding));
         let (bytes, packet) =
             encoding.and_then(|e| e.history.entry(seq)).ok_or(Drop::NotInHistory)?;
-        let payload_type = consumer.rtx_payload_type(packet.header.payload_type);
-        let payload_type = payload_type.ok_or(Drop::NotInHistory)?;
         let to = path.transport.remote().ok_or(Drop::NoKeys)?;
         let buffer = out.datagram().ok_or(Drop::OutboxFull)?;
-        let rtx = consumer.rtx.as_mut().ok_or(Drop::NotInHistory)?;
-        let (rtx_seq, ssrc) = (rtx.number(), rtx.ssrc);
+        let again = Again::of(consumer, packet.header.payload_type).ok_or(Drop::NotInHistory)?;
+        let (seq, ssrc) = match &mut consumer.rtx {
+            Some(rtx) => (rtx.number(), rtx.ssrc),
+            None => (numbers.seq, consumer.ssrc),
+        };
         let fields = rtp::Fields {
             padding: false,
             marker: packet.header.marker,
-            payload_type,
-            sequence: rtx_seq.wire(),
+            payload_type: again.payload_type,
+            sequence: seq.wire(),
             timestamp: numbers.timestamp(packet.header.timestamp),
             ssrc,
         };
-        let header = write_header(consumer, path, Some((packet, bytes)), &fields, now, buffer);
+        let media_seq = (!again.wrapped).then_some(numbers.seq);
+        let form = Form { fields, seq: media_seq, shift: numbers.payload, structure };
+        let header = write_header(consumer, path, Some((packet, bytes)), &form, now, buffer);
         let header = header.ok_or(Drop::TooLarge)?;
         let room = buffer.get_mut(header.len..).ok_or(Drop::TooLarge)?;
-        let payload_len =
-            rtp::write_rtx(room, wire, packet.payload(bytes)).ok_or(Drop::TooLarge)?;
-        numbers.payload.apply(packet.codec, &mut room[RTX_HEADER_LEN..payload_len]);
+        let payload = packet.payload(bytes);
+        let payload_len = again.write(room, wire, payload).ok_or(Drop::TooLarge)?;
+        let media = &mut room[payload_len - payload.len()..payload_len];
+        numbers.payload.apply(packet.codec, media);
         let len = header.len + payload_len;
-        let sealed = path.transport.seal_rtp(rtx_seq, buffer, len).ok_or(Drop::TooLarge)?;
+        let sealed = path.transport.seal_rtp(seq, buffer, len).ok_or(Drop::TooLarge)?;
         out.send(sealed, to);
         path.note_sent(header.transport_wide, now, sealed, SentKind::Retransmission);
         consumer.resent += 1;
@@ -283,6 +299,34 @@ impl Engine {
             self.producers[producer].encodings[usize::from(index)].requests.nacks += 1;
             rest = &rest[usize::from(written.covered).min(rest.len())..];
         }
+    }
+}
+
+/// How a packet goes out again.
+struct Again {
+    payload_type: PayloadType,
+    /// As RTX; otherwise just as it was: browsers ask for lost audio, but have no RTX for it.
+    wrapped: bool,
+}
+
+impl Again {
+    /// `None` if the packet cannot be sent again to this consumer.
+    fn of(consumer: &Consumer, payload_type: PayloadType) -> Option<Self> {
+        if consumer.rtx.is_some() {
+            let payload_type = consumer.rtx_payload_type(payload_type)?;
+            return Some(Self { payload_type, wrapped: true });
+        }
+        let payload_type = consumer.payload_type(payload_type)?;
+        consumer.can_repeat().then_some(Self { payload_type, wrapped: false })
+    }
+
+    /// Writes what follows the header; returns its length, or `None` if it does not fit.
+    fn write(&self, room: &mut [u8], wire: u16, payload: &[u8]) -> Option<usize> {
+        if self.wrapped {
+            return rtp::write_rtx(room, wire, payload);
+        }
+        room.get_mut(..payload.len())?.copy_from_slice(payload);
+        Some(payload.len())
     }
 }
 

@@ -418,7 +418,7 @@ fn replay_one(
     out: &mut impl Outbox,
 ) {
     let Some(admitted) = consumer.admit(packet, producer.clock_rate(), now) else { return };
-    match send(consumer, path, packet, bytes, admitted, now, out) {
+    match send(consumer, path, producer, (packet, bytes), admitted, now, out) {
         Ok(()) => counters.rtp_out += 1,
         Err(reason) => counters.drop(reason),
     }

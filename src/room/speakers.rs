@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::id::{Extension, ProducerId, RoomKey};
+use crate::id::{Extension, ProducerId, RoomKey, ShardId};
 use crate::media::speaker::{SUMMARY, Speakers, Summary};
 use crate::room::forward::Opened;
+use crate::room::loudest::Choice;
 use crate::room::parcel::Note;
 use crate::room::producer::Source;
 use crate::room::spec::Event;
@@ -15,7 +16,9 @@ use crate::wire::extension::AudioLevel;
 /// A room whose home this shard is.
 #[derive(Default)]
 pub(super) struct Voices {
-    speakers: Speakers<ProducerId>,
+    pub(super) speakers: Speakers<ProducerId>,
+    /// Which of them are forwarded.
+    pub(super) choice: Choice,
     /// How often control wants the levels.
     interval: Option<Duration>,
 }
@@ -46,7 +49,12 @@ impl Engine {
 
     /// A producer of audio is gone or paused: its room forgets its voice.
     pub(super) fn silence(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
-        if self.producers[key].loudness.is_some() {
+        let producer = &mut self.producers[key];
+        if let Some(loudness) = &mut producer.loudness {
+            // When it is heard again it is a new voice, which nobody has muted.
+            loudness.forgotten();
+            let id = producer.id;
+            self.set_muted(id, false, out);
             self.tell_home(now, key, None, out);
         }
     }
@@ -55,19 +63,26 @@ impl Engine {
     pub(super) fn hear(
         &mut self,
         now: Instant,
-        room: RoomKey,
-        producer: ProducerId,
+        from: ShardId,
+        (room, producer): (RoomKey, ProducerId),
         summary: Option<Summary>,
+        out: &mut impl Outbox,
     ) {
         let voices = self.voices.entry(room).or_default();
         match summary {
             Some(summary) => {
-                voices.speakers.add(producer);
+                if voices.speakers.add(producer) {
+                    voices.choice.add(producer, from);
+                }
                 voices.speakers.summary(producer, &summary, now);
             }
-            None => voices.speakers.remove(producer),
+            None => {
+                voices.speakers.remove(producer);
+                voices.choice.remove(producer);
+            }
         }
         self.judge(now, room);
+        self.choose_loudest(now, room, out);
     }
 
     /// Decides who speaks in a room.
@@ -79,7 +94,8 @@ impl Engine {
         if let Some(at) = voices.speakers.next_timeout() {
             self.timers.schedule(Timer::Speaker(room), at);
         }
-        if voices.speakers.is_empty() && voices.interval.is_none() {
+        let is_idle = voices.interval.is_none() && !voices.choice.is_limited();
+        if voices.speakers.is_empty() && is_idle {
             self.voices.remove(&room);
         }
     }
@@ -118,7 +134,7 @@ impl Engine {
         let producer = &self.producers[key];
         let (room, home, id) = (producer.room, producer.home, producer.id);
         if home == self.shard {
-            return self.hear(now, room, id, summary);
+            return self.hear(now, home, (room, id), summary, out);
         }
         self.hand_over(home, Note::Loudness { room, producer: id, summary }, out);
     }

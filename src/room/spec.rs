@@ -127,6 +127,14 @@ pub enum Command {
         /// How often; `None`: no more.
         interval: Option<Duration>,
     },
+    /// Forward only the loudest audio producers of a room, whose home this shard is; their audio-level
+    /// header extension tells. Producers without it are always forwarded.
+    ForwardLoudest {
+        /// Which room.
+        room: RoomKey,
+        /// How many; `None`: all.
+        count: Option<u8>,
+    },
     /// Close everything and end the shard.
     Shutdown,
 }

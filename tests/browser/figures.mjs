@@ -1,9 +1,11 @@
 // Prints how calls over bad lines fare: no judgement, just figures. Run it with
-//   node tests/browser/figures.mjs [loss] [audio] [drop] [constant]
+//   node tests/browser/figures.mjs [loss] [audio] [drop] [constant] [switches]
 // after `cargo build --workspace`.
 
+import { launchChromium } from './lib/chromium.mjs';
 import { constantLine, decodedShare, droppingLine, launchBusyChromium, LOSSLESS, lossyCall } from './lib/scenarios.mjs';
 import { startServer } from './lib/server.mjs';
+import { LAYERED, switchingCall } from './lib/switches.mjs';
 
 const wanted = process.argv.slice(2);
 const wants = (name) => wanted.length === 0 || wanted.includes(name);
@@ -18,6 +20,7 @@ try {
   if (wants('audio')) await audio('5%');
   if (wants('drop')) await drop();
   if (wants('constant')) await constant();
+  if (wants('switches')) await switches();
 } finally {
   await browser.close();
   await server.stop();
@@ -95,6 +98,40 @@ async function constant() {
     'audio concealed': percent(audio.concealed),
     'the good one: lost, freezes, heights': `${good.packetsLost}, ${good.freezes}, ${short(good.heights)}`,
   });
+}
+
+async function switches() {
+  // Chromium's made-up picture: of a busier one, its VP9 encoder leaves out layer frames without a word.
+  const calm = await launchChromium();
+  try {
+    await switchLayers(calm);
+  } finally {
+    await calm.close();
+  }
+}
+
+async function switchLayers(calm) {
+  const rows = [];
+  for (const codec of Object.keys(LAYERED)) {
+    const { layered, decoder, heights, switches: all, ...seen } = await switchingCall(calm, server, { codec, count: 30 });
+    const seconds = all.map(({ took }) => took).sort((a, b) => a - b);
+    rows.push({
+      codec: `${codec} ${layered}`,
+      decoder,
+      heights: heights.join(' '),
+      switches: all.length,
+      'not done': all.filter(({ took }) => took === null).length,
+      'took (ms) p50/max': `${seconds[Math.floor(seconds.length / 2)]} / ${seconds.at(-1)}`,
+      'most key frames asked per switch': Math.max(...all.map(({ asked }) => asked)),
+      "receiver's PLIs": seen.receiversKeyFrameRequests,
+      decoded: seen.framesDecoded,
+      dropped: seen.framesDropped,
+      freezes: `${seen.freezes} (${seen.frozen.toFixed(1)} s)`,
+      'longest standstill (s)': seen.longestStandstill,
+    });
+  }
+  console.log('\nLayers switched every 2 s for a minute');
+  console.table(rows);
 }
 
 function printSent(sent) {

@@ -4,9 +4,11 @@
 //! has no seed, is tested with the transports.
 
 mod bandwidth;
+mod descriptors;
 mod forwarding;
 mod histories;
 mod hostile;
+mod loudest;
 mod media;
 mod network;
 mod peer;

@@ -18,8 +18,12 @@ pub const RID_ID: u8 = 10;
 pub const REPAIRED_RID_ID: u8 = 11;
 pub const TWCC_ID: u8 = 4;
 pub const LEVEL_ID: u8 = 1;
+pub const CAPTURE_ID: u8 = 12;
+pub const DEPENDENCY_ID: u8 = 13;
 /// What consumers were told the MID's id is.
 pub const CONSUMER_MID_ID: u8 = 1;
+pub const CONSUMER_CAPTURE_ID: u8 = 10;
+pub const CONSUMER_DEPENDENCY_ID: u8 = 7;
 /// The same of the transport-wide number.
 pub const CONSUMER_TWCC_ID: u8 = 5;
 
@@ -34,6 +38,10 @@ const VP8_PREFIX: usize = 11;
 
 /// A cached key frame that somebody begins with is at most so old when it leaves.
 pub const OLDEST_BEGINNING: Duration = Duration::from_millis(1750 + 500);
+
+/// A structure for two temporal layers: templates 5 (key frame), 6 (layer 0) and 7 (layer 1).
+const TEMPLATES: [u8; 12] =
+    [0x80, 0xa1, 0x1e, 0xa8, 0xd1, 0x41, 0x00, 0x94, 0x02, 0x7c, 0x01, 0x64];
 
 /// What every payload carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +73,12 @@ pub struct Source {
     pub key_frame_requests: u64,
     pub packets_per_frame: u32,
     pub payload_len: usize,
+    /// AV1 with two temporal layers; otherwise video is VP8 without.
+    pub is_av1: bool,
+    /// The frame number of the last key frame.
+    key_at: u32,
+    /// The next packet's dependency descriptor.
+    descriptor: Option<Vec<u8>>,
     pub sent_packets: u32,
     /// Plaintext packets by wire number, to send them again.
     kept: BTreeMap<u16, Vec<u8>>,
@@ -92,6 +106,9 @@ impl Source {
             key_frame_requests: 0,
             packets_per_frame: 4,
             payload_len: 900,
+            is_av1: false,
+            key_at: 0,
+            descriptor: None,
             sent_packets: 0,
             kept: BTreeMap::new(),
             rtx_seq: SeqNo(65_400),
@@ -134,16 +151,20 @@ impl Source {
             key,
         };
         self.frame += 1;
+        if key {
+            self.key_at = stamp.frame;
+        }
         let count = self.packets_per_frame;
         (0..count)
             .map(|index| {
-                let mut payload = self.payload(&stamp, index == 0);
+                let (first, last) = (index == 0, index + 1 == count);
+                let mut payload = self.payload(&stamp, first);
                 // Browsers divide a frame into packets that differ by a byte, the longer ones last.
                 if self.kind == MediaKind::Video && index < count / 2 {
                     payload.pop();
                 }
-                let marker = index + 1 == count;
-                self.packet(since_start, marker, false, &payload, twcc)
+                self.descriptor = self.is_av1.then(|| self.descriptor(&stamp, first, last));
+                self.packet(since_start, last, false, &payload, twcc)
             })
             .collect()
     }
@@ -184,8 +205,12 @@ impl Source {
                 }
             }
             elements.push(TWCC_ID, &twcc.to_be_bytes());
+            elements.push(CAPTURE_ID, &capture_time(since_start.as_micros() as u64));
             if self.kind == MediaKind::Audio {
                 elements.push(LEVEL_ID, &self.level());
+            }
+            if let Some(descriptor) = &self.descriptor {
+                elements.push(DEPENDENCY_ID, descriptor);
             }
         })
         .expect("fits");
@@ -227,9 +252,13 @@ impl Source {
         Ssrc(self.ssrc.0 + 50_000)
     }
 
-    /// The packet that was sent as `wire`, as a retransmission (RFC 4588 §4).
+    /// The packet that was sent as `wire`: as a retransmission (RFC 4588 §4), or, as browsers do with audio,
+    /// just as it was.
     pub fn again(&mut self, wire: u16) -> Option<(SeqNo, Vec<u8>)> {
         let original = self.kept.get(&wire)?;
+        if self.kind == MediaKind::Audio {
+            return Some((self.seq.nearest(wire), original.clone()));
+        }
         let header = Header::parse(original).expect("our own packet");
         let seq = self.rtx_seq;
         self.rtx_seq.0 += 1;
@@ -253,9 +282,27 @@ impl Source {
         Some((seq, packet))
     }
 
+    /// The dependency descriptor (AV1 RTP specification, appendix A.8): even frames are of layer 0.
+    fn descriptor(&self, stamp: &Stamp, first: bool, last: bool) -> Vec<u8> {
+        let template = match stamp.key {
+            true => 5,
+            false => 6 + (stamp.frame - self.key_at) as u8 % 2,
+        };
+        let flags = u8::from(first) << 7 | u8::from(last) << 6;
+        let [high, low] = (stamp.frame as u16).to_be_bytes();
+        let mut descriptor = vec![flags | template, high, low];
+        if stamp.key && first {
+            descriptor.extend(TEMPLATES);
+        }
+        descriptor
+    }
+
     fn payload(&self, stamp: &Stamp, first: bool) -> Vec<u8> {
         let mut payload = vec![0; self.payload_len];
-        if self.kind == MediaKind::Video {
+        if self.is_av1 {
+            // One OBU element; a new coded video sequence or not.
+            payload[..2].copy_from_slice(&[if first && stamp.key { 0x18 } else { 0x10 }, 0x30]);
+        } else if self.kind == MediaKind::Video {
             // Descriptor: start of partition 0; then the frame tag, whose lowest bit is 0 for a key
             // frame, the start code and the size (RFC 6386 §9.1).
             payload[0] = if first { 0x10 } else { 0 };
@@ -269,6 +316,12 @@ impl Source {
         payload[at + 16] = u8::from(stamp.key);
         payload
     }
+}
+
+/// The data of abs-capture-time: 32.32 bits of NTP time.
+fn capture_time(micros: u64) -> [u8; 8] {
+    let fraction = ((micros % 1_000_000) << 32) / 1_000_000;
+    (NTP_EPOCH + ((micros / 1_000_000) << 32) + fraction).to_be_bytes()
 }
 
 fn prefix(kind: MediaKind) -> usize {
@@ -320,6 +373,10 @@ pub struct Sink {
     pub arrivals: Vec<(Instant, usize)>,
     /// The MIDs that packets said, in order of arrival.
     pub mids: Vec<Mid>,
+    /// Packets that said when they were captured.
+    pub captures: usize,
+    /// The dependency descriptors that came, in order of arrival.
+    pub descriptors: Vec<Vec<u8>>,
 }
 
 impl Sink {
@@ -337,6 +394,8 @@ impl Sink {
             clock: None,
             arrivals: Vec::new(),
             mids: Vec::new(),
+            captures: 0,
+            descriptors: Vec::new(),
         }
     }
 
@@ -349,8 +408,14 @@ impl Sink {
         let (timestamp, len, whole) = (header.timestamp, payload.len(), packet.len());
         let received = Received { at: now, timestamp, len, whole, stamp };
         for (id, data) in Elements::of(header, packet) {
-            if id == CONSUMER_MID_ID {
-                self.mids.push(Mid::new(data).expect("a valid MID"));
+            match id {
+                CONSUMER_MID_ID => self.mids.push(Mid::new(data).expect("a valid MID")),
+                CONSUMER_CAPTURE_ID => {
+                    assert_eq!(data, capture_time(stamp.captured), "its own capture time");
+                    self.captures += 1;
+                }
+                CONSUMER_DEPENDENCY_ID => self.descriptors.push(data.to_vec()),
+                _ => {}
             }
         }
         let before = self.packets.insert(seq, received);

@@ -47,6 +47,10 @@ pub struct Peer {
     pub alive: bool,
     /// Whether it asks for what it misses.
     pub repairs: bool,
+    /// Audio packets as they came, sealed, by SSRC and number.
+    sealed: BTreeMap<(Ssrc, u16), Vec<u8>>,
+    /// Audio packets that came again although they had come before.
+    pub repeated: u64,
     /// What it answers, to be sent.
     outbox: Vec<Vec<u8>>,
     sender: Sender,
@@ -86,6 +90,8 @@ impl Peer {
             max_bitrate: None,
             alive: true,
             repairs: true,
+            sealed: BTreeMap::new(),
+            repeated: 0,
             outbox: Vec::new(),
             sender: Sender::new(keys),
             receiver: Receiver::new(keys),
@@ -209,6 +215,7 @@ impl Peer {
                 sink.receive_again(&opened.header, &datagram[..opened.len], now);
             }
             Kind::Rtp => {
+                self.note_sealed(datagram);
                 let opened = match self.receiver.open_rtp(datagram) {
                     Ok(opened) => opened,
                     // The network may duplicate.
@@ -238,6 +245,20 @@ impl Peer {
                 assert!(answer.verify_integrity(self.ice.password.as_bytes()));
             }
             other => panic!("the server sent {other:?}"),
+        }
+    }
+
+    /// RFC 3711 §9.1: what is sealed twice under one number must be the same packet.
+    fn note_sealed(&mut self, datagram: &[u8]) {
+        let header = Header::parse(datagram).expect("a well-formed header");
+        let sink = self.sinks.get(&header.ssrc);
+        if sink.is_none_or(|sink| sink.kind == MediaKind::Video) {
+            return;
+        }
+        let key = (header.ssrc, header.sequence);
+        if let Some(before) = self.sealed.insert(key, datagram.to_vec()) {
+            assert_eq!(before, datagram, "sealed twice, one packet has the same bytes");
+            self.repeated += 1;
         }
     }
 
@@ -284,7 +305,7 @@ impl Peer {
         for (ssrc, sink) in &mut self.sinks {
             let mut lost = Vec::new();
             sink.nack.requests(now, Duration::from_millis(60), &mut lost);
-            if !lost.is_empty() && sink.kind == MediaKind::Video {
+            if !lost.is_empty() {
                 wishes.push((*ssrc, lost));
             }
         }

@@ -20,8 +20,8 @@ use shardcast::transport::srtp::{Keys, Master, Profile};
 use uuid::Uuid;
 
 use crate::media::{
-    CONSUMER_MID_ID, CONSUMER_TWCC_ID, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX, Source,
-    TWCC_ID,
+    CAPTURE_ID, CONSUMER_CAPTURE_ID, CONSUMER_DEPENDENCY_ID, CONSUMER_MID_ID, CONSUMER_TWCC_ID,
+    DEPENDENCY_ID, LEVEL_ID, MID_ID, REPAIRED_RID_ID, RID_ID, RTX, Source, TWCC_ID,
 };
 use crate::network::{Network, Node, Weather};
 use crate::peer::Peer;
@@ -155,6 +155,11 @@ impl World {
         let at = self.peers[peer].sources.len();
         let first = &sources[0];
         let (kind, payload_type, clock_rate) = (first.kind, first.payload_type, first.clock_rate);
+        let codec = match (kind, first.is_av1) {
+            (MediaKind::Audio, _) => Codec::Opus,
+            (MediaKind::Video, true) => Codec::Av1,
+            (MediaKind::Video, false) => Codec::Vp8,
+        };
         let announces = sources.len() == 1 && first.rid.is_none();
         let mut extensions = ExtensionMap::default();
         extensions.set(Extension::Mid, MID_ID);
@@ -162,6 +167,8 @@ impl World {
         extensions.set(Extension::RepairedRid, REPAIRED_RID_ID);
         extensions.set(Extension::TransportWideCc, TWCC_ID);
         extensions.set(Extension::AudioLevel, LEVEL_ID);
+        extensions.set(Extension::AbsCaptureTime, CAPTURE_ID);
+        extensions.set(Extension::DependencyDescriptor, DEPENDENCY_ID);
         let spec = ProducerSpec {
             id,
             transport: self.peers[peer].id,
@@ -181,11 +188,11 @@ impl World {
                 .collect(),
             payloads: vec![PayloadSpec {
                 payload_type,
-                codec: if kind == MediaKind::Video { Codec::Vp8 } else { Codec::Opus },
+                codec,
                 clock_rate,
                 rtx: (kind == MediaKind::Video).then_some(RTX),
                 feedback: Feedback {
-                    nack: kind == MediaKind::Video,
+                    nack: true,
                     pli: true,
                     fir: true,
                     transport_cc: !self.remb_only,
@@ -226,6 +233,8 @@ impl World {
         let mut extensions = ExtensionMap::default();
         extensions.set(Extension::Mid, CONSUMER_MID_ID);
         extensions.set(Extension::AudioLevel, 6);
+        extensions.set(Extension::AbsCaptureTime, CONSUMER_CAPTURE_ID);
+        extensions.set(Extension::DependencyDescriptor, CONSUMER_DEPENDENCY_ID);
         if is_video && !self.remb_only {
             extensions.set(Extension::TransportWideCc, CONSUMER_TWCC_ID);
         }

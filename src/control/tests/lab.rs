@@ -220,6 +220,7 @@ fn shorthand(command: &Command) -> String {
         Command::SubscribeLevels { room, interval } => {
             format!("SubscribeLevels {} {interval:?}", room.0)
         }
+        Command::ForwardLoudest { room, count } => format!("ForwardLoudest {} {count:?}", room.0),
         Command::RemoveConsumer(id) => format!("RemoveConsumer {id}"),
         Command::Shutdown => "Shutdown".to_owned(),
     }

@@ -73,12 +73,29 @@ fn a_room_made_by_a_join_goes_with_its_last_peer() {
 #[test]
 fn a_room_made_by_rest_stays_until_it_is_deleted() {
     let mut lab = Lab::new(1);
-    lab.rooms.rest(Call::CreateRoom(room("r"))).unwrap();
+    lab.rooms.rest(Call::CreateRoom(room("r"), None)).unwrap();
     let ada = lab.join("r", "ada");
     lab.rooms.close(ada.id);
     assert_eq!(show(&mut lab, "r").unwrap()["peersCount"], 0);
     lab.rooms.rest(Call::DeleteRoom(room("r"))).unwrap();
     assert_eq!(show(&mut lab, "r").unwrap_err().status, 404);
+}
+
+#[test]
+fn a_room_can_be_limited_to_its_loudest() {
+    let mut lab = Lab::new(2);
+    let made = lab.rooms.rest(Call::CreateRoom(room("r"), Some(3))).unwrap();
+    assert_eq!(made["loudest"], 3);
+    assert!(lab.commands(0).is_empty(), "nobody is there to be heard");
+    let ada = lab.join("r", "ada");
+    lab.join("r", "bob");
+    assert_eq!(lab.commands(0), ["ForwardLoudest 0 Some(3)"]);
+    assert!(lab.commands(1).is_empty(), "the home shard alone decides");
+    lab.rooms.close(ada.id);
+    lab.rooms.rest(Call::DeleteRoom(room("r"))).unwrap();
+    assert_eq!(lab.commands(0), ["ForwardLoudest 0 None"]);
+    lab.join("s", "ada");
+    assert_eq!(show(&mut lab, "s").unwrap()["loudest"], Value::Null);
 }
 
 #[test]
@@ -220,9 +237,9 @@ fn deleting_a_room_tells_its_peers_once_and_lets_them_stay_connected() {
 fn empty_rooms_do_not_keep_peers_from_joining() {
     let mut lab = Lab::new(1);
     for number in 0..MAX_EMPTY_ROOMS {
-        lab.rooms.rest(Call::CreateRoom(room(&number.to_string()))).unwrap();
+        lab.rooms.rest(Call::CreateRoom(room(&number.to_string()), None)).unwrap();
     }
-    let one_more = |lab: &mut Lab| lab.rooms.rest(Call::CreateRoom(room("one more")));
+    let one_more = |lab: &mut Lab| lab.rooms.rest(Call::CreateRoom(room("one more"), None));
     assert_eq!(one_more(&mut lab).unwrap_err().status, 503);
     lab.join("a new room", "ada");
     // A room in use is no empty one.

@@ -67,6 +67,8 @@ pub enum References {
 pub struct Structure {
     /// From dependency descriptors.
     pub dependency: Option<dependency::Structure>,
+    /// The decode targets that the publisher sends, a bit each; `None` until a descriptor says so.
+    active_targets: Option<u32>,
     /// The repeating pattern of VP9's non-flexible mode, and the picture that announced it.
     group: Option<(vp9::Group, Number)>,
     /// The last picture with a frame that refers to no earlier picture: from it on, only a pattern counts that it
@@ -80,6 +82,13 @@ impl References {
 }
 
 impl Structure {
+    /// The decode targets that the publisher sends and that need no layer above these, a bit each. `None`
+    /// without dependency descriptors.
+    pub fn targets_within(&self, spatial: u8, temporal: u8) -> Option<u32> {
+        let sent = self.active_targets.unwrap_or(u32::MAX);
+        Some(self.dependency.as_ref()?.targets_within(spatial, temporal) & sent)
+    }
+
     /// The references of picture `number` by the pattern that the stream announced, as distances. `None` if it may
     /// be another picture's pattern, because the packet with its own is missing.
     fn pattern(
@@ -165,13 +174,13 @@ impl FrameInfo {
             Codec::Vp9 => frame.read_vp9(payload, structure),
             Codec::Av1 => {
                 frame.key_frame = av1::is_key_frame_start(payload);
-                frame.read_dependency(element, &mut structure.dependency);
+                frame.read_dependency(element, structure);
             }
             Codec::H264 => {
                 let found = h264::Descriptor::parse(payload);
                 frame.key_frame = found.is_ok_and(|found| found.is_key_frame_start());
                 frame.self_contained = found.is_ok_and(|found| found.has_parameter_set);
-                frame.read_dependency(element, &mut structure.dependency);
+                frame.read_dependency(element, structure);
             }
             Codec::Opus => {
                 (frame.begins_frame, frame.ends_frame, frame.key_frame) = (true, true, true);
@@ -247,8 +256,9 @@ impl FrameInfo {
         };
     }
 
-    fn read_dependency(&mut self, element: &[u8], structure: &mut Option<dependency::Structure>) {
-        let Ok(found) = dependency::Frame::read(element, structure) else { return };
+    fn read_dependency(&mut self, element: &[u8], structure: &mut Structure) {
+        let Ok(found) = dependency::Frame::read(element, &mut structure.dependency) else { return };
+        structure.active_targets = found.active_targets.or(structure.active_targets);
         let descriptor = found.descriptor;
         self.begins_frame = descriptor.frame_start;
         self.ends_frame = descriptor.frame_end;

@@ -127,6 +127,11 @@ impl Loudness {
         (!was_silent || !self.is_silent).then_some(summary)
     }
 
+    /// Whoever was told of this voice has forgotten it: the next summary is told, however silent it is.
+    pub fn forgotten(&mut self) {
+        self.is_silent = false;
+    }
+
     fn slot(&mut self, at: Instant) -> u64 {
         let epoch = *self.epoch.get_or_insert(at);
         (at.saturating_duration_since(epoch).as_millis() / SLOT.as_millis()) as u64

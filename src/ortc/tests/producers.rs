@@ -70,7 +70,14 @@ fn consumable_extensions_are_what_the_router_sends_of_that_kind() {
         known.collect::<Vec<_>>()
     };
     assert_eq!(sent("opus-default"), [Mid, AbsSendTime, AudioLevel, PlayoutDelay]);
-    let video = [Mid, AbsSendTime, TransportWideCc, VideoOrientation, TransmissionOffset];
+    let video = [
+        Mid,
+        AbsSendTime,
+        TransportWideCc,
+        DependencyDescriptor,
+        VideoOrientation,
+        TransmissionOffset,
+    ];
     assert_eq!(sent("vp8-single"), [&video[..], &[PlayoutDelay]].concat());
     // Only a producer can know the capture time.
     let with_capture_time = [&video[..], &[AbsCaptureTime, PlayoutDelay]].concat();

@@ -19,7 +19,7 @@ fn codecs_are_those_that_shardcast_forwards_each_video_codec_with_rtx() {
         )
     };
     let expected = [
-        r#"100 audio/opus/48000 {}"#.to_owned(),
+        r#"100 audio/opus/48000 {"useinbandfec":1}"#.to_owned(),
         r#"101 video/VP8/90000 {}"#.to_owned(),
         r#"102 video/rtx/90000 {"apt":101}"#.to_owned(),
         r#"103 video/VP9/90000 {"profile-id":0}"#.to_owned(),
@@ -47,7 +47,7 @@ fn only_answered_feedback_is_advertised() {
         let listed: Vec<_> = listed.map(|entry| (&*entry.kind, &*entry.parameter)).collect();
         let expected: &[_] = match (codec.kind, codec::is_rtx(&codec.mime_type)) {
             (_, true) => &[],
-            (MediaKind::Audio, _) => &[("transport-cc", "")],
+            (MediaKind::Audio, _) => &[("transport-cc", ""), ("nack", "")],
             (MediaKind::Video, _) => &[
                 ("goog-remb", ""),
                 ("transport-cc", ""),
@@ -61,7 +61,7 @@ fn only_answered_feedback_is_advertised() {
 }
 
 #[test]
-fn extensions_are_mediasoups_but_for_two_directions() {
+fn extensions_are_mediasoups_but_for_one_direction() {
     use crate::id::Extension;
     let key = |extension: &RtpHeaderExtension| {
         (extension.uri.clone(), extension.kind == MediaKind::Video, extension.preferred_id)
@@ -70,7 +70,6 @@ fn extensions_are_mediasoups_but_for_two_directions() {
     for extension in &mut recorded {
         let audio = extension.kind == MediaKind::Audio;
         match Extension::from_uri(&extension.uri) {
-            Some(Extension::DependencyDescriptor) => extension.direction = Direction::Recvonly,
             Some(Extension::TransportWideCc) if audio => extension.direction = Direction::Recvonly,
             _ => {}
         }
@@ -82,15 +81,15 @@ fn extensions_are_mediasoups_but_for_two_directions() {
 }
 
 #[test]
-fn rid_repaired_rid_and_dependency_descriptor_are_only_received() {
-    use crate::id::Extension::{self, DependencyDescriptor, RepairedRid, Rid};
+fn rid_and_repaired_rid_are_only_received() {
+    use crate::id::Extension::{self, RepairedRid, Rid};
     let only_received = |extension: Extension| {
         let entries = router_capabilities().header_extensions.iter();
         let mut entries = entries.filter(|entry| entry.uri == extension.uri()).peekable();
         assert!(entries.peek().is_some());
         entries.all(|entry| entry.direction == Direction::Recvonly)
     };
-    assert!([Rid, RepairedRid, DependencyDescriptor].into_iter().all(only_received));
+    assert!([Rid, RepairedRid].into_iter().all(only_received));
 }
 
 #[test]

@@ -19,6 +19,12 @@ import { Receiving } from './receiving.js';
 const REJOIN_TRIES = 30;
 const REJOIN_PAUSE = 1000;
 
+// What is lost of a voice is in the packet behind it too (in-band FEC), or is sent again.
+const AUDIO = { opusFec: true, opusNack: true };
+
+// Browsers offer the time of capture only if they are asked to.
+const WANTED_EXTENSIONS = { 'http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time': true };
+
 export class Call extends EventTarget {
   #options;
   #peer = null;
@@ -37,7 +43,7 @@ export class Call extends EventTarget {
   // All sending starts and stops one after the other, so that a rebuild never meets a half-made producer.
   #sendQueue = Promise.resolve();
 
-  /** `options`: url, room, peerId, name, codec ('vp8', …), simulcast. */
+  /** `options`: url, room, peerId, name, codec ('vp8', …), simulcast, svc (a mode), startBitrate (kbit/s). */
   constructor(options) {
     super();
     this.#options = options;
@@ -122,7 +128,7 @@ export class Call extends EventTarget {
     try {
       await this.#joinRoom(session);
       const routerRtpCapabilities = await this.request('getRouterRtpCapabilities', {});
-      const device = await Device.factory();
+      const device = await Device.factory({ forcedRtpExtensions: WANTED_EXTENSIONS });
       await device.load({ routerRtpCapabilities });
       if (session !== this.#session) return;
       this.#device = device;
@@ -231,10 +237,10 @@ export class Call extends EventTarget {
     const codec = entry.track.kind === 'video' ? this.#videoCodec() : undefined;
     const producer = await this.#sendTransport.produce({
       track: entry.track,
-      encodings: encodingsFor(source, this.#options.codec, this.#options.simulcast),
+      encodings: encodingsFor(source, this.#options),
       codec,
       // Start at a picture worth looking at instead of growing into it for seconds (kbit/s).
-      codecOptions: codec && { videoGoogleStartBitrate: 1000 },
+      codecOptions: entry.track.kind === 'video' ? { videoGoogleStartBitrate: this.#options.startBitrate } : AUDIO,
       // The track goes on to the next transport after a reconnect.
       stopTracks: false,
       appData: { source },

@@ -41,11 +41,13 @@ const SIMULCAST = [
   { rid: 'r2', scaleResolutionDownBy: 1, maxBitrate: 1_500_000, scalabilityMode: 'L1T3' },
 ];
 
-/** The `encodings` of mediasoup-client's `produce`, or undefined to let it choose. */
-export function encodingsFor(source, codec, simulcast) {
+/**
+ * The `encodings` of mediasoup-client's `produce`, or undefined to let it choose. VP9 and AV1 carry their
+ * layers inside one stream, of this scalability mode if there is one; browsers send one encoding for them.
+ */
+export function encodingsFor(source, { codec, simulcast, svc }) {
   if (source === 'mic') return undefined;
   if (source === 'screen') return [{ maxBitrate: 2_500_000 }];
-  // VP9 and AV1 carry their layers inside one stream; browsers send one encoding for them.
-  const manyEncodings = simulcast && (codec === 'vp8' || codec === 'h264');
-  return manyEncodings ? SIMULCAST : [{ maxBitrate: 1_500_000 }];
+  if (simulcast && (codec === 'vp8' || codec === 'h264')) return SIMULCAST;
+  return [{ maxBitrate: 1_500_000, ...(svc && { scalabilityMode: svc }) }];
 }

@@ -43,7 +43,7 @@ if (options.joinAtOnce) join();
 function join() {
   const room = $('room').value.trim();
   const name = $('name').value.trim();
-  const { peerId, codec, simulcast } = options;
+  const { peerId, codec, simulcast, svc, startBitrate } = options;
   showProblem(null);
   $('lobby').hidden = true;
   $('controls').hidden = false;
@@ -54,7 +54,7 @@ function join() {
   history.replaceState(null, '', here);
 
   const url = signalingUrl(room, peerId);
-  call = new Call({ url, room, peerId, name: name || peerId, codec, simulcast });
+  call = new Call({ url, room, peerId, name: name || peerId, codec, simulcast, svc, startBitrate });
   listenTo(call);
   tiles.add(peerId, call.name, { own: true });
   call.join();

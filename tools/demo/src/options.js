@@ -21,6 +21,10 @@ export const options = {
   // vp8, vp9, h264 or av1.
   codec: (query.get('codec') ?? 'vp8').toLowerCase(),
   simulcast: query.get('simulcast') !== '0',
+  // What the sender takes the line to carry at first, kbit/s.
+  startBitrate: number('start', 1000),
+  // The layers of vp9 and av1, such as L3T3_KEY.
+  svc: query.get('svc') ?? '',
   // Start without asking for one of the devices.
   audio: query.get('audio') !== '0',
   video: query.get('video') !== '0',
