@@ -76,6 +76,26 @@ impl Retiming {
         Self { shift, first, lag }
     }
 
+    /// Begins with old packets, from `first` up to the source's timestamp `pivot`, which is in step; none leaves
+    /// before `earliest`.
+    pub fn replaying(shift: u32, first: u32, pivot: u32, earliest: Option<u32>) -> Self {
+        let behind = (pivot.wrapping_sub(first) as i32).max(0) as u32;
+        let close = pivot.wrapping_add(shift).wrapping_sub(behind / 16);
+        let is_later = |earliest: &u32| (earliest.wrapping_sub(close) as i32) > 0;
+        Self::beginning(shift, first, earliest.filter(is_later).unwrap_or(close))
+    }
+
+    /// Whether it does not begin in step.
+    pub fn lags(&self) -> bool {
+        self.lag > 0
+    }
+
+    /// Whether it did not begin in step, and is by the source's timestamp `incoming`.
+    pub fn is_over(&self, incoming: u32) -> bool {
+        let since = i64::from(incoming.wrapping_sub(self.first) as i32);
+        self.lags() && i64::from(self.lag) <= since * 15 / 16
+    }
+
     /// The outgoing form of the source's timestamp `incoming`.
     pub fn apply(&self, incoming: u32) -> u32 {
         // Sixteen units of the source take one, until it is in step: timestamps never step back, whatever their
@@ -155,6 +175,29 @@ mod tests {
             Retiming { lag: 0, ..Retiming::beginning(10, 5000, 4000) }
         );
         assert_eq!(Retiming::beginning(10, 5000, 4000).apply(5000), 5010);
+    }
+
+    #[test]
+    fn what_is_replayed_never_steps_back_and_ends_in_time() {
+        let (pivot, frame) = (5_000_000_u32, 3000);
+        let first = pivot - 49 * frame;
+        for earliest in [None, Some(first), Some(pivot + 77 + 9)] {
+            let retiming = Retiming::replaying(77, first, pivot, earliest);
+            let mut last: Option<u32> = None;
+            for age in (0..50).rev() {
+                let timestamp = retiming.apply(pivot - age * frame);
+                assert!(last.is_none_or(|last| last < timestamp), "each frame has its own");
+                assert!(earliest.is_none_or(|earliest| earliest <= timestamp));
+                assert!(pivot + 77 - 50 * frame / 16 <= timestamp, "close together");
+                last = Some(timestamp);
+            }
+            let late = 50 * frame / 16 + 16;
+            assert!(last.is_some_and(|last| (pivot + 77..pivot + 77 + late).contains(&last)));
+            assert!(!retiming.is_over(first));
+            let live = pivot + 10 * frame;
+            assert!(retiming.is_over(live));
+            assert_eq!(retiming.apply(live), live + 77);
+        }
     }
 
     #[test]

@@ -121,6 +121,16 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
         self.highest = SeqNo(first.0.saturating_sub(1));
     }
 
+    /// What is mapped from now on is in step.
+    pub fn settle(&mut self) {
+        let from = SeqNo(self.highest.0 + 1);
+        if let Some(last) = self.shifts.last().filter(|last| last.timing.lags()) {
+            let timing = Retiming::by(last.timing.shift());
+            let next = Shift { from: from.max(last.from), timing, ..*last };
+            self.push(next);
+        }
+    }
+
     /// The numbers of `encoding` begin anew: another source sends it. What is remembered of the old ones
     /// would give their numbers out twice.
     pub fn forget(&mut self, encoding: u8) {

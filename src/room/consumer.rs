@@ -13,6 +13,7 @@ use crate::room::figures::{Meter, Requests};
 use crate::room::forward::Opened;
 use crate::room::journal::Journal;
 use crate::room::producer::Producer;
+use crate::room::replay::Replay;
 use crate::room::spec::{ConsumerSpec, PayloadMapping, What, Why};
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::Fields;
@@ -53,6 +54,8 @@ pub(super) struct Consumer {
     pub(super) requests: Requests,
     /// How lost packets are sent again, if RTX was negotiated.
     pub(super) rtx: Option<Rtx>,
+    /// What it is sent from the history before it goes live.
+    pub(super) replay: Replay,
     /// Packets that were sent again as they were, without RTX.
     repeats: RecentResends,
     payloads: Vec<PayloadMapping>,
@@ -202,6 +205,7 @@ impl Consumer {
             score: Score::default(),
             requests: Requests::default(),
             rtx: spec.rtx_ssrc.map(|ssrc| Rtx::new(ssrc, first)),
+            replay: Replay::default(),
             repeats: RecentResends::default(),
             payloads: spec.payloads.clone(),
             layers,
@@ -219,6 +223,7 @@ impl Consumer {
     /// again with a key frame.
     pub(super) fn interrupt(&mut self) {
         self.cut = true;
+        self.replay.stop();
         if let Layers::Chosen(chosen) = &mut self.layers {
             chosen.selector.set_target(None);
         }
@@ -352,6 +357,9 @@ impl Consumer {
     /// `encoding` is sent by another source from now on, whose numbers have nothing to do with the old ones.
     pub(super) fn source_changed(&mut self, encoding: u8) {
         self.rewriter.forget(encoding);
+        if self.replay.encoding() == Some(encoding) {
+            self.replay.stop();
+        }
         if self.encoding == Some(encoding) {
             self.interrupt();
             // Its timestamps have another origin, too.
@@ -369,6 +377,34 @@ impl Consumer {
         match &self.layers {
             Layers::Chosen(chosen) if !self.paused => chosen.selector.needs_key_frame(),
             _ => None,
+        }
+    }
+
+    /// Packets of `encoding` come again from a key frame on, which is old: the stream begins anew with them.
+    pub(super) fn restart(&mut self, encoding: u8) {
+        if let Layers::Chosen(chosen) = &mut self.layers {
+            chosen.selector.restart(encoding);
+        }
+    }
+
+    /// What it is sent from now on is live.
+    pub(super) fn end_replay(&mut self) {
+        self.replay.stop();
+    }
+
+    /// Whether it is being sent packets of `encoding`.
+    pub(super) fn flows(&self, encoding: u8) -> bool {
+        match &self.layers {
+            Layers::Chosen(chosen) => chosen.selector.flowing() == Some(encoding),
+            Layers::All => true,
+        }
+    }
+
+    /// Whether it would begin with a key frame of `encoding`.
+    pub(super) fn targets(&self, encoding: u8) -> bool {
+        match &self.layers {
+            Layers::Chosen(chosen) if !self.paused => chosen.selector.wanted() == Some(encoding),
+            _ => false,
         }
     }
 
@@ -424,6 +460,9 @@ impl Consumer {
             self.begun = numbers.seq;
         }
         let timestamp = numbers.timing.apply(packet.header.timestamp);
+        if numbers.timing.is_over(packet.header.timestamp) {
+            self.rewriter.settle();
+        }
         if marker == Some(true) {
             self.rewriter.mark(numbers.seq);
         }
@@ -538,11 +577,15 @@ impl Consumer {
     }
 
     /// The stream begins with `packet`, or goes on with it. Timestamps go on as the sender's clock does, by which
-    /// its encodings are in step; where that is not known, as much later as the packet leaves.
+    /// its encodings are in step; where that is not known, as much later as the packet leaves. Where an old packet
+    /// is replayed, it is the newest one that is in time: those before it leave close together, so that the
+    /// receiver plays them as fast as it can.
     fn begin(&mut self, packet: &Opened, source: &Producer, payload: PayloadShift, now: Instant) {
         let mut shift = self.rewriter.timestamp_shift();
         let first = packet.header.timestamp;
-        let mut timing = Retiming::by(shift);
+        let pivot = self.replay.pivot(packet.encoding);
+        let in_time = pivot.unwrap_or(first);
+        let mut earliest = None;
         if let (true, Some((timestamp, sent_at))) =
             (self.encoding != Some(packet.encoding), self.sent.last)
         {
@@ -552,12 +595,19 @@ impl Consumer {
             let clock = |encoding: u8| source.encodings.get(usize::from(encoding))?.clock;
             let clocks = self.encoding.and_then(clock).zip(clock(packet.encoding));
             let by_clocks = clocks.map(|(old, new)| shift.wrapping_add(old.shift_from(&new, rate)));
-            let by_elapsed = next.wrapping_sub(first);
+            let by_elapsed = next.wrapping_sub(in_time);
             shift = by_clocks
                 .filter(|shift| distance(*shift, by_elapsed) <= units(MAX_APART, rate))
                 .unwrap_or(by_elapsed);
-            timing = Retiming::beginning(shift, first, timestamp.wrapping_add(1));
+            earliest = Some(timestamp.wrapping_add(1));
+        } else if let (Some(_), Some((timestamp, _))) = (pivot, self.sent.last) {
+            earliest = Some(timestamp.wrapping_add(1));
         }
+        let timing = match (pivot, earliest) {
+            (Some(pivot), _) => Retiming::replaying(shift, first, pivot, earliest),
+            (None, Some(earliest)) => Retiming::beginning(shift, first, earliest),
+            (None, None) => Retiming::by(shift),
+        };
         self.rewriter.cut(packet.encoding, packet.seq, timing, payload);
         self.encoding = Some(packet.encoding);
         self.cut = false;

@@ -128,6 +128,14 @@ impl Decoder {
         self.gaps.push(Gap { encoding: stamp.encoding, from, to: stamp.frame });
     }
 
+    /// Whether a picture or frame has the number behind the last one's.
+    fn counts_on(&self, numbers: &Numbers, mask: u16) -> bool {
+        self.numbers.as_ref().is_some_and(|before| match (numbers.frame, before.frame) {
+            (Some(frame), Some(last)) => frame == last.wrapping_add(1),
+            _ => numbers.picture.wrapping_sub(before.picture) & mask == 1,
+        })
+    }
+
     /// The marker bit ends each picture, and stands nowhere else: but a picture that gains a layer has one
     /// in front of it too.
     fn check_picture(&mut self, stamp: &Stamp, marker: bool) {
@@ -169,6 +177,10 @@ impl Decoder {
             frame: numbers.frame.unwrap_or(0).wrapping_sub(stamp.frame as u16),
         };
         if self.format != Format::Vp8 {
+            if stamp.key && stamp.index == 0 && self.counts_on(&numbers, mask) {
+                // A replay may be given up for a newer key frame, where the stream goes on as behind a switch.
+                self.shift = None;
+            }
             // References are distances, so the numbers of one source may only move together.
             let expected = *self.shift.get_or_insert(shift);
             assert!(numbers.picture == 0 || shift.picture == expected.picture, "{stamp:?}");

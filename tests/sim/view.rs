@@ -205,9 +205,11 @@ impl View {
         second.0 - first.0 - 1 - filled
     }
 
-    /// Whether the stream goes over to another source between two neighbours, or was interrupted.
+    /// Whether the stream goes over to another source between two neighbours, goes back to a key frame that is
+    /// kept, or was interrupted.
     fn is_cut(&self, before: &Sent, after: &Sent) -> bool {
         before.encoding != after.encoding
+            || after.label.seq <= before.label.seq
             || self.cuts.iter().any(|cut| (before.at..=after.at).contains(cut))
     }
 
