@@ -50,10 +50,12 @@ const PARCELS_PER_TICK: usize = 96;
 
 const _: () =
     assert!(YOUNG.as_millis() + MAX_BEHIND.as_millis() <= Limits::VIDEO.key_frame_span.as_millis());
+// Every consumer has one.
+const _: () = assert!(size_of::<Replay>() <= 56);
 // However often a receiver asks, it draws at most half as much again as the stream that it gets.
 const _: () = assert!(YOUNG.as_millis() * MAX_REPLAYS as u128 * 2 <= REST.as_millis());
 
-/// Where one consumer reads in the history, and what it has had of it. 48 bytes.
+/// Where one consumer reads in the history, and what it has had of it.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     cursor: Option<Cursor>,
