@@ -9,11 +9,12 @@ use crate::media::history::RecentResends;
 use crate::media::layers::{Layer, PayloadShift, PictureIds, Selector, Structure, Verdict};
 use crate::media::rewrite::{Numbers, Rewriter};
 use crate::media::score::{Interval, Score};
-use crate::room::figures::{Meter, Requests};
+use crate::room::figures::Requests;
 use crate::room::forward::Opened;
 use crate::room::journal::Journal;
 use crate::room::producer::Producer;
 use crate::room::replay::Replay;
+use crate::room::sent::{Rtx, Sent};
 use crate::room::spec::{ConsumerSpec, PayloadMapping, What, Why};
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::Fields;
@@ -88,67 +89,6 @@ struct Chosen {
     pictures: PictureIds,
     /// Whether anything was ever left out.
     leaves_out: bool,
-}
-
-/// What a sender report says about the stream so far (RFC 3550 §6.4.1).
-#[derive(Debug, Default)]
-pub(super) struct Sent {
-    /// All of it, for statistics.
-    pub(super) meter: Meter,
-    pub(super) packets: u32,
-    /// Payload bytes, without headers and padding.
-    pub(super) octets: u32,
-    /// Timestamp of the newest packet and when it left.
-    pub(super) last: Option<(u32, Instant)>,
-    /// Sequence number of the newest packet.
-    highest: SeqNo,
-    /// Middle of the last sender report's NTP timestamp, and when it left.
-    pub(super) report: Option<(u32, Instant)>,
-}
-
-impl Sent {
-    fn packet(&mut self, seq: SeqNo, timestamp: u32, payload_len: u16, now: Instant) {
-        self.meter.add(usize::from(payload_len), now);
-        self.packets = self.packets.wrapping_add(1);
-        self.octets = self.octets.wrapping_add(u32::from(payload_len));
-        if self.last.is_none() || seq > self.highest {
-            self.highest = seq;
-            self.last = Some((timestamp, now));
-        }
-    }
-
-    /// The round trip, if `block` answers the last sender report.
-    pub(super) fn round_trip(&self, block: &ReportBlock, now: Instant) -> Option<Duration> {
-        let (_, sent_at) = self.report.filter(|(middle, _)| *middle == block.last_sr)?;
-        let held = u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536;
-        now.saturating_duration_since(sent_at).checked_sub(Duration::from_micros(held))
-    }
-}
-
-/// A consumer's retransmission stream (RFC 4588).
-#[derive(Debug)]
-pub(super) struct Rtx {
-    pub(super) ssrc: Ssrc,
-    next: SeqNo,
-    recent: RecentResends,
-}
-
-impl Rtx {
-    fn new(ssrc: Ssrc, first: SeqNo) -> Self {
-        Self { ssrc, next: first, recent: RecentResends::default() }
-    }
-
-    /// Whether `seq` was not sent again within the last round trip.
-    pub(super) fn may_resend(&mut self, seq: SeqNo, now: Instant, rtt: Duration) -> bool {
-        self.recent.may_resend(seq, now, rtt)
-    }
-
-    /// The number of the next retransmission.
-    pub(super) fn number(&mut self) -> SeqNo {
-        let next = self.next;
-        self.next.0 += 1;
-        next
-    }
 }
 
 /// What one packet leaves with.

@@ -110,7 +110,7 @@ impl Opened {
     }
 
     /// The same packet with what it says about its frame, as `structure` tells.
-    fn read_again(&self, packet: &[u8], structure: &mut Structure) -> Self {
+    pub(super) fn read_again(&self, packet: &[u8], structure: &mut Structure) -> Self {
         let dependency = self.element(Extension::DependencyDescriptor, packet);
         let (payload, marker) = (self.payload(packet), self.header.marker);
         let frame = FrameInfo::read(self.codec, payload, marker, dependency, structure);

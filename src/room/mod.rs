@@ -28,6 +28,7 @@ mod producer;
 mod repair;
 mod replay;
 mod reports;
+mod sent;
 mod speakers;
 pub mod spec;
 mod timers;

@@ -260,7 +260,9 @@ impl Engine {
         };
         let history = &encoding.history;
         // A new key frame has come meanwhile: what lies before it is not needed any more.
-        if let Some((first, _)) = newest_key_frame(encoding).filter(|it| it.0 > cursor.next) {
+        let has_ended = |seq| history.entry(seq).is_none_or(|(_, last)| last.header.marker);
+        let newest = newest_key_frame(encoding).filter(|it| it.0 > cursor.next);
+        if let Some((first, _)) = newest.filter(|_| has_ended(SeqNo(cursor.next.0 - 1))) {
             consumer.restart(cursor.encoding);
             cursor.next = first;
             consumer.replay.cursor = Some(cursor);
@@ -268,12 +270,15 @@ impl Engine {
         if producer.paused || history.oldest().is_none_or(|oldest| oldest > cursor.next) {
             return Progress::Lost;
         }
+        // What came before the structure that the key frame carries could not be understood then.
+        let mut structure = encoding.structure.clone();
         for (seq, bytes, packet) in history.since(cursor.next) {
             if *left == 0 {
                 return Progress::More;
             }
             *left = left.saturating_sub(bytes.len());
             path.replaying = path.replaying.saturating_sub(bytes.len());
+            let packet = &packet.read_again(bytes, &mut structure);
             replay_one(consumer, path, producer, (bytes, packet), now, counters, out);
             if let Some(cursor) = &mut consumer.replay.cursor {
                 cursor.next = SeqNo(seq.0 + 1);

@@ -131,7 +131,10 @@ fn what_is_replayed_has_timestamps_close_together() {
     let shown = u64::from(live.timestamp.wrapping_sub(first.timestamp)) * 1000 / 90;
     // What came during the replay is shown at its own pace.
     let replayed = (live.at - first.at).as_micros() as u64;
-    assert!(media > 1_000_000 + replayed / 2 && shown < replayed + 50_000, "{shown} of {media} µs");
+    assert!(
+        media > 1_000_000 + replayed / 2 && shown < replayed + 100_000,
+        "{shown} of {media} µs"
+    );
 }
 
 /// Somebody who joins 1.2 s behind a key frame, and two seconds later.

@@ -364,7 +364,11 @@ impl Flow {
     /// Whether the frame refers to no earlier picture, so that its layer can begin with it.
     fn is_fresh(&self, number: u64, frame: &FrameInfo) -> bool {
         let References::Listed { earlier, far: false } = frame.references else { return false };
-        let start = if frame.numbered_by_frame { self.picture_start.min(number) } else { number };
+        // Below a frame, its picture has at most one of each lower spatial layer; what has not come yet may have
+        // begun a new picture.
+        let lowest = number.saturating_sub(frame.spatial.into());
+        let start = self.picture_start.clamp(lowest, number);
+        let start = if frame.numbered_by_frame { start } else { number };
         let in_picture = u32::try_from(number - start).unwrap_or(u32::MAX);
         earlier.checked_shr(in_picture).unwrap_or(0) == 0
     }
