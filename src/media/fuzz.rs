@@ -82,7 +82,8 @@ pub fn nack(data: &[u8], start: Instant) {
 /// # Panics
 /// When it returns other bytes than it was given, or exceeds a bound.
 pub fn history(data: &[u8], start: Instant) {
-    let limits = Limits { span: Duration::from_millis(500), bytes: 20_000, packets: 64 };
+    let span = Duration::from_millis(500);
+    let limits = Limits { span, key_frame_span: 2 * span, bytes: 20_000, packets: 64 };
     let (mut history, mut now) = (History::new(limits), start);
     let mut newest = FIRST;
     for operation in operations(data) {
@@ -103,7 +104,7 @@ pub fn history(data: &[u8], start: Instant) {
             _ => {
                 now += operation.wait();
                 history.expire(now);
-                assert!(history.span() <= limits.span);
+                assert!(history.span() <= limits.longest());
             }
         }
         check_history(&history, &limits);

@@ -21,8 +21,11 @@ pub const TRIM_INTERVAL: Duration = Duration::from_secs(5);
 /// How much one encoding may keep. What is over the first bound that is reached goes, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest time that a packet is kept.
+    /// Longest time that a packet is kept, unless [`Self::key_frame_span`] is longer.
     pub span: Duration,
+    /// Longest time that the newest key frame is kept, with what came behind it: viewers who join
+    /// begin there. A stream without a recent key frame takes no memory for it.
+    pub key_frame_span: Duration,
     /// Most bytes of packets.
     pub bytes: usize,
     /// How many sequence numbers the history reaches back, counting holes.
@@ -30,15 +33,30 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Video: a second holds a few round trips of retries, and the newest key frame of a publisher
-    /// who is often asked for one; 1 MiB is that second at 8 Mbit/s, in at most 1.25 MiB of memory.
-    pub const VIDEO: Self = Self { span: Duration::from_secs(1), bytes: 1 << 20, packets: 2048 };
+    /// Video: a second holds a few round trips of retries; 1 MiB is that second at 8 Mbit/s, in at most
+    /// 1.25 MiB of memory. A key frame is of use until the last viewer who may begin with it has
+    /// caught up.
+    pub const VIDEO: Self = Self {
+        span: Duration::from_secs(1),
+        key_frame_span: Duration::from_millis(2500),
+        bytes: 1 << 20,
+        packets: 2048,
+    };
     /// Audio: what comes half a second late is not played any more. 64 KiB is that at 1 Mbit/s, in
     /// at most 128 KiB of memory.
-    pub const AUDIO: Self =
-        Self { span: Duration::from_millis(500), bytes: 64 << 10, packets: 256 };
+    pub const AUDIO: Self = Self {
+        span: Duration::from_millis(500),
+        key_frame_span: Duration::ZERO,
+        bytes: 64 << 10,
+        packets: 256,
+    };
     /// Longest span that is worth its memory: no player waits longer for a lost packet.
     pub const MAX_SPAN: Duration = Duration::from_secs(2);
+
+    /// The longest time that any packet is kept.
+    pub fn longest(self) -> Duration {
+        self.span.max(self.key_frame_span)
+    }
 
     /// The same with another span, at most [`Self::MAX_SPAN`].
     pub fn with_span(self, span: Duration) -> Self {
@@ -140,6 +158,27 @@ impl<M> History<M> {
             && self.numbers_since(seq).all(|number| self.find(number).is_some())
     }
 
+    /// Bytes of the packets from `seq` on. `None` if that one is not kept, or if one behind it is missing
+    /// and not likely to come any more: what follows the hole came longer than `patience` ago.
+    pub fn bytes_since(&self, seq: SeqNo, now: Instant, patience: Duration) -> Option<usize> {
+        self.find(seq)?;
+        let (mut bytes, mut next) = (0, seq);
+        for record in self.numbers_since(seq).filter_map(|number| self.find(number)) {
+            let is_late = now.saturating_duration_since(record.received_at) > patience;
+            if record.seq != next && is_late {
+                return None;
+            }
+            bytes += self.store.bytes(record.place).len();
+            next = SeqNo(record.seq.0 + 1);
+        }
+        Some(bytes)
+    }
+
+    /// The oldest packet that is kept, in order of arrival.
+    pub fn oldest(&self) -> Option<SeqNo> {
+        self.records.front().map(|record| record.seq)
+    }
+
     /// A key frame begins at `seq`. Ignored if that packet is not kept, or a newer key frame is.
     pub fn note_key_frame(&mut self, seq: SeqNo) {
         if self.find(seq).is_some() {
@@ -159,14 +198,12 @@ impl<M> History<M> {
         self.highest
     }
 
-    /// Lets go of what is older than the span, and of the memory that the stream has not needed for
+    /// Lets go of what is older than the spans, and of the memory that the stream has not needed for
     /// [`TRIM_INTERVAL`]. Inserting does so by itself; a stream that has stopped needs it from a
     /// timer, twice after its last packet has expired to give back everything.
     pub fn expire(&mut self, now: Instant) {
-        let span = self.limits.span;
         while let Some(oldest) = self.records.front()
-            && (now.saturating_duration_since(oldest.received_at) > span
-                || self.is_before_window(oldest.seq))
+            && (self.is_before_window(oldest.seq) || self.is_too_old(oldest, now))
         {
             self.pop();
         }
@@ -204,6 +241,14 @@ impl<M> History<M> {
         self.store.memory()
             + self.records.capacity() * size_of::<Record<M>>()
             + size_of_val(&*self.index)
+    }
+
+    fn is_too_old(&self, record: &Record<M>, now: Instant) -> bool {
+        let age = |at: Instant| now.saturating_duration_since(at);
+        let longest = self.limits.key_frame_span;
+        let is_kept_longer =
+            |(seq, at)| record.seq >= seq && age(at).max(age(record.received_at)) <= longest;
+        age(record.received_at) > self.limits.span && !self.key_frame().is_some_and(is_kept_longer)
     }
 
     fn find(&self, seq: SeqNo) -> Option<&Record<M>> {

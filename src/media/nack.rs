@@ -31,7 +31,8 @@ pub enum Arrived {
     /// The newest packet, perhaps behind a gap that will be asked for.
     InOrder,
     /// The newest packet, behind a gap too wide to repair: nothing is asked for, all that was missing
-    /// is given up, and only a key frame helps.
+    /// is given up, and only a key frame helps: [`NackGenerator::requests`] will say so, unless this packet
+    /// begins one.
     Jumped,
     /// It fills a hole: it was overtaken, or lost and sent again.
     Late,
@@ -167,7 +168,8 @@ impl NackGenerator {
             self.counts.jumps += 1;
             self.counts.given_up += self.missing.len() as u64;
             self.missing.clear();
-            self.given_up = None;
+            self.given_up = Some(SeqNo(seq.0 - 1));
+            self.wake_at(now);
             return Arrived::Jumped;
         }
         self.give_up_old(seq, now);

@@ -7,6 +7,10 @@ use crate::wire::seq::SeqNo;
 /// a second or more.
 const MAX_SHIFTS: usize = 32;
 
+/// How much less time lies between two timestamps where a stream catches up: 14 ms for the 1.75 s that it
+/// may be behind, while the frames of 60 per second still have timestamps of their own.
+const SQUEEZE: u32 = 128;
+
 /// How packets of one encoding are renumbered from one of them on.
 #[derive(Clone, Copy, Debug, Default)]
 struct Shift<P> {
@@ -17,6 +21,9 @@ struct Shift<P> {
     sequence: i64,
     /// Outgoing timestamp minus incoming timestamp.
     timestamp: u32,
+    /// Whether incoming timestamps before `pivot` lie closer together: see [`Rewriter::catch_up`].
+    catches_up: bool,
+    pivot: u32,
     /// What else changes inside the payload.
     payload: P,
 }
@@ -34,8 +41,24 @@ pub struct Numbers<P> {
     pub seq: SeqNo,
     /// Added to its timestamp.
     pub timestamp_shift: u32,
+    /// Incoming timestamps before this one lie closer together.
+    pub pivot: Option<u32>,
     /// What else changes inside the payload.
     pub payload: P,
+}
+
+impl<P> Numbers<P> {
+    /// The outgoing form of its timestamp.
+    pub fn timestamp(&self, incoming: u32) -> u32 {
+        let squeezed = self.pivot.map_or(incoming, |pivot| squeeze(incoming, pivot));
+        squeezed.wrapping_add(self.timestamp_shift)
+    }
+}
+
+/// `incoming`, drawn close to `pivot` if it lies before.
+pub fn squeeze(incoming: u32, pivot: u32) -> u32 {
+    let before = pivot.wrapping_sub(incoming);
+    if before as i32 > 0 { pivot.wrapping_sub(before / SQUEEZE) } else { incoming }
 }
 
 /// Maps the sequence numbers and timestamps of one producer's encodings to those of one consumer.
@@ -65,8 +88,33 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     /// `timestamp` added to its timestamps. What arrives later from before the cut is not mapped.
     pub fn cut(&mut self, encoding: u8, first: SeqNo, timestamp: u32, payload: P) {
         let sequence = self.next.0.wrapping_sub(first.0) as i64;
-        self.push(Shift { encoding, from: first, sequence, timestamp, payload });
+        self.push(Shift {
+            encoding,
+            from: first,
+            sequence,
+            timestamp,
+            payload,
+            ..Shift::default()
+        });
         self.highest = SeqNo(first.0.saturating_sub(1));
+    }
+
+    /// Behind a [`Self::cut`]: its first packets are old, and leave faster than they came. Timestamps before
+    /// `pivot`, the newest one's, are drawn close to it, so that the receiver plays them as fast as it can
+    /// and goes on in time, though none goes back.
+    pub fn catch_up(&mut self, pivot: u32) {
+        if let Some(last) = self.shifts.last_mut() {
+            (last.catches_up, last.pivot) = (true, pivot);
+        }
+    }
+
+    /// What is mapped from now on is new.
+    pub fn caught_up(&mut self) {
+        let from = SeqNo(self.highest.0 + 1);
+        if let Some(last) = self.shifts.last().filter(|last| last.catches_up) {
+            let next = Shift { from: from.max(last.from), catches_up: false, ..*last };
+            self.push(next);
+        }
     }
 
     /// The numbers of `encoding` begin anew: another source sends it. What is remembered of the old ones
@@ -156,7 +204,8 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
 }
 
 fn numbers<P: Copy>(shift: &Shift<P>, seq: SeqNo) -> Numbers<P> {
-    Numbers { seq, timestamp_shift: shift.timestamp, payload: shift.payload }
+    let pivot = shift.catches_up.then_some(shift.pivot);
+    Numbers { seq, timestamp_shift: shift.timestamp, pivot, payload: shift.payload }
 }
 
 #[cfg(test)]
@@ -246,6 +295,30 @@ mod tests {
         let (encoding, seq, numbers) = rewriter.find(101).expect("sent before");
         assert_eq!((encoding, seq.0, numbers.seq.0), (0, 65_531, 101));
         assert_eq!(rewriter.find(sent.seq.wire() + 1), None, "not sent yet");
+    }
+
+    #[test]
+    fn a_stream_that_catches_up_never_goes_back_and_ends_in_time() {
+        let mut rewriter = started_at(10);
+        let (now, frame) = (5_000_000u32, 3000);
+        rewriter.cut(1, SeqNo(500), 77, ());
+        rewriter.catch_up(now);
+        let old = |age: u32| now.wrapping_sub(age * frame);
+        let mut last = None;
+        for age in (0..50).rev() {
+            let numbers = rewriter.map(1, SeqNo(549 - u64::from(age)), ()).expect("newest");
+            let timestamp = numbers.timestamp(old(age));
+            assert!(last.is_none_or(|last| last < timestamp), "each frame has its own");
+            assert!(now + 77 - timestamp <= 50 * frame / SQUEEZE);
+            last = Some(timestamp);
+        }
+        assert_eq!(last, Some(now + 77));
+        rewriter.caught_up();
+        let live = rewriter.map(1, SeqNo(550), ()).expect("newest");
+        assert_eq!(live.timestamp(now + frame), now + frame + 77);
+        assert_eq!(live.pivot, None, "also when timestamps have wrapped");
+        let (_, _, again) = rewriter.find(100).expect("sent");
+        assert_eq!(again.timestamp(old(49)), now + 77 - 49 * frame / SQUEEZE);
     }
 
     /// What goes on inside the payload is remembered with the numbers.

@@ -147,6 +147,7 @@ impl Engine {
         {
             self.timers.cancel(timer(key));
         }
+        self.timers.cancel(Timer::Replay(key));
     }
 
     /// A transport has become connected: its consumers can begin.
@@ -188,7 +189,7 @@ impl Engine {
         if self.producers[key].borrowers.iter().all(|own| own.shard != to) {
             self.producers[key].borrowers.push(Borrower::new(to));
             self.lend_clocks(key, to, out);
-            self.wish_key_frame_for_borrower(now, key, out);
+            self.begin_hand_over(now, key, to, None, out);
         }
     }
 
@@ -200,9 +201,13 @@ impl Engine {
         out: &mut impl Outbox,
     ) {
         let Some(&key) = self.producer_keys.get(&id) else { return };
-        self.producers[key].paused = paused;
+        let was_paused = std::mem::replace(&mut self.producers[key].paused, paused);
         if paused {
             self.silence(now, key, out);
+        } else if was_paused {
+            // Nobody may be sent what came during the pause.
+            let encodings = self.producers[key].encodings.iter_mut();
+            encodings.for_each(|encoding| encoding.history.clear());
         }
         let consumers = self.producers[key].consumers.clone();
         for consumer in consumers {
@@ -225,6 +230,8 @@ impl Engine {
         self.timers.cancel(Timer::KeyFrame(key));
         self.timers.cancel(Timer::Repair(key));
         self.timers.cancel(Timer::Loudness(key));
+        self.timers.cancel(Timer::History(key));
+        self.timers.cancel(Timer::HandOver(key));
         self.timers.cancel(Timer::Wants(key));
         if let Source::Transport(path_key) = producer.source
             && let Some(path) = self.paths.get_mut(path_key)

@@ -6,12 +6,13 @@ use crate::id::{ConsumerId, Extension, ExtensionMap, MediaKind, Mid, PayloadType
 use crate::media::allocation::{self, Grant, Reason};
 use crate::media::history::RecentResends;
 use crate::media::layers::{Layer, PayloadShift, PictureIds, Selector, Structure, Verdict};
-use crate::media::rewrite::{Numbers, Rewriter};
+use crate::media::rewrite::{Numbers, Rewriter, squeeze};
 use crate::media::score::{Interval, Score};
 use crate::room::figures::{Meter, Requests};
 use crate::room::forward::Opened;
 use crate::room::journal::Journal;
 use crate::room::producer::Producer;
+use crate::room::replay::Replay;
 use crate::room::spec::{ConsumerSpec, PayloadMapping, What, Why};
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::Fields;
@@ -52,6 +53,8 @@ pub(super) struct Consumer {
     pub(super) requests: Requests,
     /// How lost packets are sent again, if RTX was negotiated.
     pub(super) rtx: Option<Rtx>,
+    /// What it is sent from the history before it goes live.
+    pub(super) replay: Replay,
     /// Packets that were sent again as they were, without RTX.
     repeats: RecentResends,
     payloads: Vec<PayloadMapping>,
@@ -199,6 +202,7 @@ impl Consumer {
             score: Score::default(),
             requests: Requests::default(),
             rtx: spec.rtx_ssrc.map(|ssrc| Rtx::new(ssrc, first)),
+            replay: Replay::default(),
             repeats: RecentResends::default(),
             payloads: spec.payloads.clone(),
             layers,
@@ -216,6 +220,7 @@ impl Consumer {
     /// again with a key frame.
     pub(super) fn interrupt(&mut self) {
         self.cut = true;
+        self.replay.stop();
         if let Layers::Chosen(chosen) = &mut self.layers {
             chosen.selector.set_target(None);
         }
@@ -349,6 +354,9 @@ impl Consumer {
     /// `encoding` is sent by another source from now on, whose numbers have nothing to do with the old ones.
     pub(super) fn source_changed(&mut self, encoding: u8) {
         self.rewriter.forget(encoding);
+        if self.replay.encoding() == Some(encoding) {
+            self.replay.stop();
+        }
         if self.encoding == Some(encoding) {
             self.interrupt();
             // Its timestamps have another origin, too.
@@ -366,6 +374,35 @@ impl Consumer {
         match &self.layers {
             Layers::Chosen(chosen) if !self.paused => chosen.selector.needs_key_frame(),
             _ => None,
+        }
+    }
+
+    /// Packets of `encoding` come again from a key frame on, which is old: the stream begins anew with them.
+    pub(super) fn restart(&mut self, encoding: u8) {
+        if let Layers::Chosen(chosen) = &mut self.layers {
+            chosen.selector.restart(encoding);
+        }
+    }
+
+    /// What it is sent from now on is live.
+    pub(super) fn end_replay(&mut self) {
+        self.replay.stop();
+        self.rewriter.caught_up();
+    }
+
+    /// Whether it is being sent packets of `encoding`.
+    pub(super) fn flows(&self, encoding: u8) -> bool {
+        match &self.layers {
+            Layers::Chosen(chosen) => chosen.selector.flowing() == Some(encoding),
+            Layers::All => true,
+        }
+    }
+
+    /// Whether it would begin with a key frame of `encoding`.
+    pub(super) fn targets(&self, encoding: u8) -> bool {
+        match &self.layers {
+            Layers::Chosen(chosen) if !self.paused => chosen.selector.wanted() == Some(encoding),
+            _ => false,
         }
     }
 
@@ -425,7 +462,7 @@ impl Consumer {
         if switched {
             self.begun = numbers.seq;
         }
-        let timestamp = packet.header.timestamp.wrapping_add(numbers.timestamp_shift);
+        let timestamp = numbers.timestamp(packet.header.timestamp);
         self.sent.packet(numbers.seq, timestamp, packet.payload_len, now);
         Some(Admitted {
             seq: numbers.seq,
@@ -506,18 +543,29 @@ impl Consumer {
     }
 
     /// The stream begins with `packet`, or goes on with it. Timestamps go on as the source counts them, unless
-    /// it is another source, with another origin.
+    /// it is another source, with another origin. Where an old packet is replayed, it is the newest one's
+    /// timestamp that is in time.
     fn begin(&mut self, packet: &Opened, clock_rate: u32, payload: PayloadShift, now: Instant) {
+        let pivot = self.replay.pivot(packet.encoding);
+        let in_time = pivot.unwrap_or(packet.header.timestamp);
         let mut shift = self.rewriter.timestamp_shift();
-        if let (true, Some((timestamp, sent_at))) =
-            (self.encoding != Some(packet.encoding), self.sent.last)
-        {
-            let elapsed = now.saturating_duration_since(sent_at);
-            let units = (elapsed.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u32;
-            let next = timestamp.wrapping_add(units.max(1));
-            shift = next.wrapping_sub(packet.header.timestamp);
+        if let Some((timestamp, sent_at)) = self.sent.last {
+            if self.encoding != Some(packet.encoding) {
+                let elapsed = now.saturating_duration_since(sent_at);
+                let units = (elapsed.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u32;
+                let next = timestamp.wrapping_add(units.max(1));
+                shift = next.wrapping_sub(in_time);
+            }
+            if pivot.is_some() {
+                let first = squeeze(packet.header.timestamp, in_time).wrapping_add(shift);
+                let back = timestamp.wrapping_add(1).wrapping_sub(first) as i32;
+                shift = shift.wrapping_add(back.max(0) as u32);
+            }
         }
         self.rewriter.cut(packet.encoding, packet.seq, shift, payload);
+        if let Some(pivot) = pivot {
+            self.rewriter.catch_up(pivot);
+        }
         self.encoding = Some(packet.encoding);
         self.cut = false;
     }

@@ -7,6 +7,7 @@ use crate::media::clock::SenderClock;
 use crate::room::figures::Requests;
 use crate::room::parcel::Note;
 use crate::room::producer::{Route, Source, Stream};
+use crate::room::replay::Heard;
 use crate::room::spec::{Event, What, Why};
 use crate::room::timers::Timer;
 use crate::room::{Drop, Engine, Outbox};
@@ -96,22 +97,15 @@ impl Engine {
         out: &mut impl Outbox,
     ) {
         let consumer = &mut self.consumers[key];
-        if let (false, Some(encoding)) = (consumer.paused, consumer.encoding()) {
-            consumer.journal.note(What::KeyFrameRequest, why, now);
-            let consumer = &self.consumers[key];
-            self.wish_key_frame(now, consumer.producer, encoding, out);
-        }
-    }
-
-    /// A new borrower of a producer cannot wait for the next key frame.
-    pub(super) fn wish_key_frame_for_borrower(
-        &mut self,
-        now: Instant,
-        producer: usize,
-        out: &mut impl Outbox,
-    ) {
-        if let Some(encoding) = self.producers[producer].best_encoding(now, u8::MAX) {
-            self.wish_key_frame(now, producer, encoding, out);
+        let rtt = self.paths[consumer.transport].rtt.or_guess();
+        let (false, Some(encoding)) = (consumer.paused, consumer.encoding()) else { return };
+        consumer.journal.note(What::KeyFrameRequest, why, now);
+        let producer = consumer.producer;
+        match consumer.replay.heard_of(now, rtt) {
+            // It had not arrived when this was asked.
+            Heard::Early => {}
+            Heard::InVain => self.serve_key_frame(now, key, encoding, out),
+            Heard::Later => self.wish_key_frame(now, producer, encoding, out),
         }
     }
 

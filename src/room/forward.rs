@@ -9,7 +9,9 @@ use crate::room::consumer::{Admitted, Consumer};
 use crate::room::counters::Drop;
 use crate::room::paths::Path;
 use crate::room::producer::Producer;
+use crate::room::replay;
 use crate::room::spec::{Event, What, Why};
+use crate::room::timers::Timer;
 use crate::room::{Engine, Outbox};
 use crate::wire::dependency::with_active_targets;
 use crate::wire::extension::{AbsSendTime, Elements, MAX_ELEMENT_LEN};
@@ -172,7 +174,8 @@ impl Engine {
         if producer.is_silent() {
             return;
         }
-        if producer.has_news {
+        let has_news = producer.has_news;
+        if has_news {
             self.producers[producer_key].has_news = false;
             self.allot_receivers(now, producer_key);
         }
@@ -186,7 +189,19 @@ impl Engine {
             if !path.transport.is_connected() {
                 continue;
             }
+            // Lines have been shared out anew: what is needed since may be in the history.
+            let early = if has_news { consumer.new_need(now) } else { None };
+            let is_here =
+                |encoding| packets.iter().any(|it| it.encoding == encoding && it.frame.key_frame);
+            if let Some(encoding) = early.filter(|encoding| !is_here(*encoding))
+                && replay::begin(consumer, path, producer, encoding, now)
+            {
+                self.timers.schedule(Timer::Replay(consumer.transport), now);
+            }
             for packet in packets {
+                if consumer.replay.holds_back(packet) {
+                    continue;
+                }
                 let Some(admitted) = consumer.admit(packet, clock_rate, now) else { continue };
                 let switched = admitted.switched;
                 match send(consumer, path, producer, (packet, bytes(packet)), admitted, now, out) {
@@ -204,7 +219,9 @@ impl Engine {
             if let Some(layers) = consumer.news(producer) {
                 self.events.push_back(Event::LayersChanged { id: consumer.id, layers });
             }
-            if let Some(encoding) = consumer.new_need(now) {
+            let need =
+                consumer.new_need(now).or(early.filter(|_| consumer.needs_key_frame() == early));
+            if let Some(encoding) = need.filter(|need| consumer.replay.encoding() != Some(*need)) {
                 wanted |= 1 << encoding.min(7);
             }
         }
@@ -240,7 +257,7 @@ fn catch_up(
 }
 
 /// Writes one packet for one consumer straight into the send arena and seals it there.
-fn send(
+pub(super) fn send(
     consumer: &Consumer,
     path: &mut Path,
     producer: &Producer,

@@ -10,6 +10,7 @@ use crate::room::forward::{Arrival, Opened};
 use crate::room::parcel::{Note, Parcel};
 use crate::room::paths::{MAX_ROUTES, Path};
 use crate::room::producer::{Labels, Route, Stream};
+use crate::room::repair::EXPIRE_INTERVAL;
 use crate::room::reports::FEEDBACK_INTERVAL;
 use crate::room::timers::Timer;
 use crate::room::{Datagram, Drop, Engine, Outbox};
@@ -56,7 +57,7 @@ impl Engine {
     ) {
         match parcel.note {
             Note::Empty => {}
-            Note::Media { producer, encoding, seq, received_at } => {
+            Note::Media { producer, encoding, seq, received_at, replayed } => {
                 let Some(&key) = self.producer_keys.get(&producer) else { return };
                 let packet = parcel.packet();
                 let Ok(header) = Header::parse(packet) else { return };
@@ -70,10 +71,13 @@ impl Engine {
                     received_at,
                     repaired: false,
                 };
-                if let Some(opened) = self.note_arrival(now, packet, arrival) {
+                if let Some(opened) = self.note_arrival(now, packet, arrival)
+                    && !replayed
+                {
                     self.forward(now, &[opened], |_| packet, out);
                 }
             }
+            Note::CaughtUp { producer } => self.begin_from_history(now, producer, out),
             Note::SenderReport { producer, encoding, ntp, rtp, received_at } => {
                 if let Some(&key) = self.producer_keys.get(&producer) {
                     self.note_sender_report(key, encoding, (ntp, rtp), received_at);
@@ -89,7 +93,9 @@ impl Engine {
                     self.wish_key_frame(now, key, encoding, out);
                 }
             }
-            Note::LayersWanted { producer, spatial } => self.note_wants(from, producer, spatial),
+            Note::LayersWanted { producer, spatial } => {
+                self.note_wants(now, from, producer, spatial, out)
+            }
         }
     }
 
@@ -242,6 +248,9 @@ impl Engine {
         encoding.remember(packet, opened);
         producer.meter_layer(&opened);
         producer.has_news |= begins && producer.kind == MediaKind::Video;
+        if !std::mem::replace(&mut producer.expires, true) {
+            self.timers.schedule(Timer::History(arrival.producer), now + EXPIRE_INTERVAL);
+        }
         if is_new_source {
             for &consumer in &producer.consumers {
                 self.consumers[consumer].source_changed(arrival.encoding);
@@ -273,8 +282,9 @@ impl Engine {
                 encoding: packet.encoding,
                 seq: packet.seq,
                 received_at: packet.received_at,
+                replayed: false,
             };
-            for borrower in producer.borrowers.iter().filter(|own| own.takes(packet.encoding)) {
+            for borrower in producer.borrowers.iter().filter(|own| own.takes_live(packet)) {
                 let shard = borrower.shard;
                 let taken = out.hand_over(shard, &mut |parcel| parcel.fill(note, bytes(packet)));
                 if !taken {

@@ -17,7 +17,7 @@ const ALLOT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// While a line is new, the smallest sizes of what is wanted are sent even beyond the estimate, up to this many
 /// bit/s, and one picture whatever it takes: without sending nothing is learnt, and a lone size may well be
-/// faster than any cautious guess.
+/// faster than any cautious guess. Histories of those sizes, at most 1.75 s of each, may take as much.
 const NEWCOMERS: u64 = 5_000_000;
 
 /// A line is new until its receiver has been heard for this long: time enough for the first probes.
@@ -110,6 +110,16 @@ impl Line {
             Reason::Initial | Reason::Growth | Reason::Probe | Reason::Limits
         );
         !warned && self.heard_at.is_none_or(is_young)
+    }
+
+    /// Bit/s that may be sent from histories beside live media; `None` if nothing is known of the line.
+    pub(super) fn spare(&self, now: Instant) -> Option<u64> {
+        let spare = self.estimate()?.saturating_sub(self.granted);
+        match (self.is_queueing(now), self.is_new(now)) {
+            (true, _) => Some(0),
+            (false, true) => Some(spare.max(NEWCOMERS)),
+            (false, false) => Some(spare),
+        }
     }
 
     /// Whether what is sent waits long in front of the line.
@@ -232,7 +242,7 @@ impl Engine {
             if let Some(encoding) = consumer.new_need(now)
                 && !self.producers[producer].paused
             {
-                self.wish_key_frame(now, producer, encoding, out);
+                self.serve_key_frame(now, key, encoding, out);
             }
         }
     }

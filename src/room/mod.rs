@@ -24,6 +24,7 @@ pub mod parcel;
 mod paths;
 mod producer;
 mod repair;
+mod replay;
 mod reports;
 mod speakers;
 pub mod spec;
@@ -147,6 +148,9 @@ impl Engine {
                 Timer::Levels(room) => self.tell_levels(now, room),
                 Timer::Repair(key) => self.ask_for_lost(now, key, out),
                 Timer::KeyFrame(key) => self.repeat_key_frame_requests(now, key, out),
+                Timer::Replay(key) => self.replay(now, key, out),
+                Timer::HandOver(key) => self.hand_over_histories(now, key, out),
+                Timer::History(key) => self.expire_histories(now, key),
                 Timer::Allot(key) => self.allot_and_ask(now, key, out),
                 Timer::Line(key) => self.mind_line(now, key, out),
                 Timer::Pace(key) => self.pace(now, key, out),

@@ -32,6 +32,13 @@ pub enum Note {
         seq: SeqNo,
         /// When it reached the machine.
         received_at: Instant,
+        /// It comes from the history, and is to be kept for consumers to begin with.
+        replayed: bool,
+    },
+    /// What was handed over from a producer's histories is whole; what follows is live.
+    CaughtUp {
+        /// Whose.
+        producer: ProducerId,
     },
     /// A sender report of a lent producer, so that replicas keep its clock.
     SenderReport {

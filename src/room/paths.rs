@@ -76,6 +76,8 @@ pub(super) struct Path {
     pub(super) rtt: RoundTrip,
     /// What may be sent again, whoever asks for it how often.
     pub(super) resends: Budget,
+    /// Bytes from histories that are yet to be sent to its consumers.
+    pub(super) replaying: usize,
     /// What its line carries, once it is sent video.
     pub(super) line: Option<Box<Line>>,
     /// What waits for its turn beside live media.
@@ -113,6 +115,7 @@ impl Path {
             feedback_count: 0,
             rtt: RoundTrip::default(),
             resends: Budget::for_resends(INITIAL_BITRATE),
+            replaying: 0,
             line: None,
             pacer: Pacer::default(),
             sent_bytes: 0,

@@ -60,6 +60,8 @@ pub(super) struct Producer {
     pub(super) payloads: Vec<PayloadSpec>,
     pub(super) extensions: ExtensionMap,
     pub(super) encodings: Vec<Encoding>,
+    /// Whether a timer is set that lets its histories expire.
+    pub(super) expires: bool,
     /// Packets read so far.
     order: u64,
     pub(super) is_screen: bool,
@@ -159,6 +161,7 @@ impl Producer {
                 .iter()
                 .map(|encoding| Encoding::new(*encoding, clock_rate, limits, now))
                 .collect(),
+            expires: false,
             order: 0,
             is_screen: spec.is_screen,
             has_news: false,

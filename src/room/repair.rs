@@ -1,6 +1,6 @@
 //! Loss is mended: we ask publishers for what is missing, and send again what receivers miss.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::id::MediaKind;
 use crate::id::PayloadType;
@@ -16,6 +16,10 @@ use crate::room::{Drop, Engine, Outbox};
 use crate::wire::rtcp::{Nack, write_nack};
 use crate::wire::rtp::{self, Header, RTX_HEADER_LEN};
 use crate::wire::seq::SeqNo;
+
+/// How often histories are looked through for what is too old. A stopped stream's packets go within this
+/// time after their span, and their memory after two trims more.
+pub(super) const EXPIRE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Turns a retransmission into the packet that it repeats, in place (RFC 4588 §4): the header moves up
@@ -186,6 +190,23 @@ impl Engine {
         }
     }
 
+    /// Lets go of what a producer's histories have kept for long enough: in a stream that goes on they do so by
+    /// themselves, but one that has stopped would keep its last packets for ever.
+    pub(super) fn expire_histories(&mut self, now: Instant, key: usize) {
+        let Some(producer) = self.producers.get_mut(key) else { return };
+        let histories = producer.encodings.iter_mut().map(|encoding| &mut encoding.history);
+        let memory: usize = histories
+            .map(|history| {
+                history.expire(now);
+                history.memory()
+            })
+            .sum();
+        producer.expires = memory > 0;
+        if producer.expires {
+            self.timers.schedule(Timer::History(key), now + EXPIRE_INTERVAL);
+        }
+    }
+
     fn resend_one(
         &mut self,
         now: Instant,
@@ -213,7 +234,7 @@ impl Engine {
             marker: packet.header.marker,
             payload_type: again.payload_type,
             sequence: seq.wire(),
-            timestamp: packet.header.timestamp.wrapping_add(numbers.timestamp_shift),
+            timestamp: numbers.timestamp(packet.header.timestamp),
             ssrc,
         };
         let media_seq = (!again.wrapped).then_some(numbers.seq);
@@ -310,4 +331,4 @@ impl Again {
 }
 
 /// How long the answer to a request is waited for before another one is timed instead.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(1);

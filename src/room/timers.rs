@@ -27,6 +27,12 @@ pub(super) enum Timer {
     Repair(usize),
     /// A key-frame request of a producer falls due.
     KeyFrame(usize),
+    /// A transport's consumers are to be sent more from the history.
+    Replay(usize),
+    /// Borrowers of a producer are to be handed more of its history.
+    HandOver(usize),
+    /// What a producer's histories keep may have become too old.
+    History(usize),
     /// What a transport's line carries is to be shared out.
     Allot(usize),
     /// A transport's bandwidth estimator has something to do.

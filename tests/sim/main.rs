@@ -6,11 +6,13 @@
 mod bandwidth;
 mod descriptors;
 mod forwarding;
+mod histories;
 mod hostile;
 mod loudest;
 mod media;
 mod network;
 mod peer;
 mod random;
+mod replays;
 mod wants;
 mod world;

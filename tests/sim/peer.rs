@@ -228,7 +228,7 @@ impl Peer {
                     if sink.nack.packet(opened.seq, now) == Arrived::Duplicate {
                         return;
                     }
-                    sink.receive(&opened.header, opened.seq, &datagram[..opened.len]);
+                    sink.receive(&opened.header, opened.seq, &datagram[..opened.len], now);
                 }
             }
             Kind::Rtcp => {

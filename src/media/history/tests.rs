@@ -46,6 +46,22 @@ fn holes_are_told() {
     assert_eq!(whole(&history), [1, 2, 3, 4, 5]);
 }
 
+/// A hole is no hindrance as long as it may yet be filled.
+#[test]
+fn what_a_viewer_begins_with_has_no_hole_that_stays() {
+    let (start, mut history) = (Instant::now(), History::new(Limits::VIDEO));
+    for seq in (0..20).filter(|seq| *seq != 15) {
+        history.insert(SeqNo(seq), start + ms(10 * seq), &packet(seq, 100), ());
+    }
+    let bytes = |seq, at| history.bytes_since(SeqNo(seq), start + ms(at), ms(200));
+    assert_eq!(bytes(0, 200), Some(1900));
+    assert_eq!(bytes(14, 360), Some(500), "what follows the hole came 200 ms ago");
+    assert_eq!(bytes(14, 361), None);
+    assert_eq!(bytes(16, 361), Some(400));
+    assert_eq!(bytes(15, 200), None, "not kept");
+    assert_eq!(bytes(20, 200), None, "not yet come");
+}
+
 #[test]
 fn packets_leave_when_they_are_older_than_the_span() {
     let (start, mut history) = (Instant::now(), History::new(Limits::AUDIO));
@@ -72,10 +88,11 @@ fn the_newest_key_frame_is_known_while_it_is_kept() {
     history.note_key_frame(SeqNo(24));
     history.note_key_frame(SeqNo(1000));
     assert_eq!(history.key_frame(), Some((SeqNo(25), start + ms(25 * 50))));
-    history.expire(start + ms(25 * 50 + 1001));
+    history.expire(start + ms(25 * 50 + 2500));
+    assert_eq!(numbers(&history, 0), (25..40).collect::<Vec<_>>(), "all since the key frame");
+    history.expire(start + ms(25 * 50 + 2501));
     assert_eq!(history.key_frame(), None);
-    history.note_key_frame(SeqNo(39));
-    assert_eq!(history.key_frame(), Some((SeqNo(39), start + ms(39 * 50))));
+    assert_eq!(history.packets(), 0, "nothing is a second old");
 }
 
 #[test]
@@ -179,9 +196,14 @@ impl Model {
     }
 
     fn expire(&mut self, now: Instant) {
+        let age = |at: &Instant| now.saturating_duration_since(*at);
+        let key_frame = self.held.iter().find(|(seq, ..)| Some(*seq) == self.key_frame());
+        let young = key_frame.filter(|(_, at, _)| age(at) <= self.limits.key_frame_span);
+        let since = young.map_or(u64::MAX, |(seq, ..)| *seq);
         while let Some((seq, at, _)) = self.held.first()
-            && (now.saturating_duration_since(*at) > self.limits.span
-                || self.is_before_window(*seq))
+            && (self.is_before_window(*seq)
+                || age(at) > self.limits.span
+                    && (*seq < since || age(at) > self.limits.key_frame_span))
         {
             self.held.remove(0);
         }
@@ -239,7 +261,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn it_does_what_the_model_does(steps in prop::collection::vec(step(), 1..300)) {
-        let limits = Limits { span: ms(200), bytes: 9000, packets: 32 };
+        let limits =
+            Limits { span: ms(200), key_frame_span: ms(300), bytes: 9000, packets: 32 };
         let mut history = History::new(limits);
         // Counters wrap.
         history.gone = u32::MAX - 10;

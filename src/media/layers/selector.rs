@@ -72,6 +72,23 @@ impl Selector {
         }
     }
 
+    /// Packets of `encoding` are about to be passed to [`Self::admit`] again, beginning with a key frame that may
+    /// be old: the stream begins anew with it.
+    pub fn restart(&mut self, encoding: u8) {
+        self.approach = Approach::default();
+        self.flow = self.flow.take().filter(|flow| flow.encoding != encoding);
+    }
+
+    /// The encoding that is being forwarded.
+    pub fn flowing(&self) -> Option<u8> {
+        self.flow.as_ref().map(|flow| flow.encoding)
+    }
+
+    /// The encoding that the wanted layers are of.
+    pub fn wanted(&self) -> Option<u8> {
+        self.target.map(|target| self.encoding_of(target))
+    }
+
     /// Whether each spatial layer is an encoding of its own.
     pub fn is_simulcast(&self) -> bool {
         self.kind == Kind::Simulcast

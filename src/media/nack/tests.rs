@@ -103,7 +103,9 @@ fn a_gap_too_wide_clears_all_and_wants_a_key_frame() {
     assert_eq!(nack.packet(SeqNo(most + 1), start), Arrived::InOrder);
     assert_eq!(nack.missing(), MAX_MISSING);
     assert_eq!(nack.packet(SeqNo(most + 3), start), Arrived::Jumped, "one too many");
-    assert_eq!((nack.missing(), nack.next_timeout()), (0, None));
+    assert_eq!((nack.missing(), nack.next_timeout()), (0, Some(start)));
+    assert_eq!(nack.requests(start, RTT, &mut Vec::new()), Some(SeqNo(most + 2)));
+    assert_eq!(nack.next_timeout(), None, "told once");
     assert_eq!(nack.packet(SeqNo(1 << 40), start), Arrived::Jumped);
     assert_eq!(nack.packet(SeqNo(u64::MAX), start), Arrived::Jumped);
     assert_eq!(nack.counts(), NackCounts { given_up: most, jumps: 3, ..NackCounts::default() });
@@ -157,7 +159,7 @@ impl Model {
             return Arrived::Late;
         }
         if self.missing.len() as u64 + (seq - highest - 1) > MAX_MISSING as u64 {
-            (self.missing, self.given_up) = (BTreeMap::new(), None);
+            (self.missing, self.given_up) = (BTreeMap::new(), Some(seq - 1));
             return Arrived::Jumped;
         }
         for old in self.missing.keys().copied().filter(|old| old + MAX_AGE <= seq) {

@@ -139,6 +139,20 @@ impl Room {
         decoder
     }
 
+    /// Shows the consumer everything of an encoding again, from its newest key frame on.
+    pub fn replay(&mut self, index: usize) {
+        let history = &self.encodings[index].history;
+        let begins = |(_, (_, frame)): &(&u64, &(Packet, FrameInfo))| {
+            frame.key_frame && frame.self_contained
+        };
+        let first = *history.iter().rfind(begins).expect("a key frame").0;
+        let again: Vec<u64> = history.range(first..).map(|(seq, _)| *seq).collect();
+        self.selector.restart(index as u8);
+        for seq in again {
+            assert_eq!(self.admit(index, seq), seq == first, "it begins with the key frame");
+        }
+    }
+
     pub fn wish(&mut self, spatial: u8, temporal: u8) {
         self.selector.set_target(Some(Layer { spatial, temporal }));
     }

@@ -51,6 +51,35 @@ fn begun(kind: Kind, shape: Shape, encodings: u8, spatial: u8, temporal: u8) -> 
 }
 
 #[test]
+fn a_stream_begins_and_goes_on_with_a_cached_key_frame() {
+    for (kind, shape, encodings) in [
+        (Kind::Simulcast, VP8, 3),
+        (Kind::Simulcast, H264, 3),
+        (Kind::Svc, svc(Format::Vp9Flexible, false), 1),
+        (Kind::Svc, svc(Format::Vp9Pattern, true), 1),
+        (Kind::Svc, svc(Format::Av1, false), 1),
+    ] {
+        let temporal = shape.temporal - 1;
+        let mut room = begun(kind, shape, encodings, 0, temporal);
+        run(&mut room, 30);
+        room.wish(2, temporal);
+        run(&mut room, 5);
+        let last = usize::from(encodings) - 1;
+        room.replay(last);
+        assert_eq!(room.selector.needs_key_frame(), None, "{shape:?}");
+        assert_eq!(room.selector.current().map(|layer| layer.spatial), Some(2), "{shape:?}");
+        run(&mut room, 20);
+        // The receiver could not use it.
+        room.replay(last);
+        run(&mut room, 20);
+        let decoder = room.decode(shape.format);
+        assert_eq!(decoder.switches, 3, "{shape:?}");
+        let top = if kind == Kind::Svc { (0, 2, 0) } else { (2, 0, 0) };
+        assert!(decoder.frames[&top] > 10, "{shape:?}: {:?}", decoder.frames);
+    }
+}
+
+#[test]
 fn the_old_encoding_goes_on_until_the_new_ones_key_frame() {
     let mut room = begun(Kind::Simulcast, VP8, 3, 0, 2);
     room.wish(2, 2);
