@@ -25,12 +25,16 @@ for (const codec of Object.keys(LAYERED)) {
   test(`${codec} ${LAYERED[codec]}`, { timeout: 120_000 }, async (t) => {
     const seen = await switchingCall(browser, server, { codec, count: SWITCHES });
     t.diagnostic(JSON.stringify(seen));
-    for (const { from, to, took, asked } of seen.switches) {
-      assert.ok(took !== null, `from layer ${from} to ${to}: the picture has its size`);
+    for (const { from, to, took, sent, height, changes, asked } of seen.switches) {
+      const what = `from layer ${from} to ${to}`;
+      assert.ok(Math.abs(height - seen.heights[sent]) <= 1, `${what}: layer ${sent} is sent, ${height} lines are seen`);
       // Whoever waits for a second asks again.
-      const most = 1 + Math.floor(took / 1000);
-      assert.ok(asked <= most, `from layer ${from} to ${to}: ${asked} key frames asked`);
+      const most = Math.max(1, changes) + Math.floor((took ?? 0) / 1000);
+      assert.ok(asked <= most, `${what}: ${asked} key frames asked for ${changes} switches`);
     }
+    const fulfilled = seen.switches.filter(({ took }) => took !== null);
+    assert.ok(fulfilled.some(({ from, to }) => to > from), 'it goes up');
+    assert.ok(fulfilled.some(({ from, to }) => to < from), 'it goes down');
     assert.equal(seen.receiversKeyFrameRequests, 0, 'everything can be decoded');
     assert.ok(seen.framesDecoded > SWITCHES, 'frames are decoded all the time');
     assert.deepEqual(seen.errors, []);
