@@ -73,7 +73,7 @@ impl Bench {
         let mut bench = Self { engine, out, now, stream };
         // Until all consumers have begun.
         for _ in 0..30 {
-            bench.now += FRAME;
+            bench.pass(FRAME);
             let mut frame = bench.frame(9, 1000);
             bench.receive(&mut frame);
         }
@@ -93,6 +93,16 @@ impl Bench {
             bytes
         };
         (0..packets).map(packet).collect()
+    }
+
+    /// Lets time pass.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.engine.next_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.engine.handle_timeout(self.now, &mut self.out);
+        }
+        self.now = end;
     }
 
     fn receive(&mut self, frame: &mut [Vec<u8>]) {
