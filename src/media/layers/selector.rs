@@ -308,7 +308,9 @@ impl Flow {
         let continues_picture = frame.numbered_by_frame
             && newest.is_some()
             && frame.spatial > self.last_spatial
-            && number > self.picture_start;
+            && number > self.picture_start
+            // Each layer has one frame at most; what lies further on belongs to a later picture.
+            && number - self.picture_start <= u64::from(frame.spatial);
         self.last_spatial = frame.spatial;
         if continues_picture {
             let first = self.pictures.picture(self.picture_start).copied();
@@ -364,11 +366,7 @@ impl Flow {
     /// Whether the frame refers to no earlier picture, so that its layer can begin with it.
     fn is_fresh(&self, number: u64, frame: &FrameInfo) -> bool {
         let References::Listed { earlier, far: false } = frame.references else { return false };
-        // Below a frame, its picture has at most one of each lower spatial layer; what has not come yet may have
-        // begun a new picture.
-        let lowest = number.saturating_sub(frame.spatial.into());
-        let start = self.picture_start.clamp(lowest, number);
-        let start = if frame.numbered_by_frame { start } else { number };
+        let start = if frame.numbered_by_frame { self.picture_start.min(number) } else { number };
         let in_picture = u32::try_from(number - start).unwrap_or(u32::MAX);
         earlier.checked_shr(in_picture).unwrap_or(0) == 0
     }

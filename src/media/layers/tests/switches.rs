@@ -199,6 +199,22 @@ fn the_end_of_a_picture_is_forwarded_even_if_it_is_not_wanted_any_more_when_it_c
 }
 
 #[test]
+fn a_frame_is_not_taken_for_one_of_an_earlier_picture() {
+    let mut room = begun(Kind::Svc, svc(Format::Av1, false), 1, 1, 2);
+    room.wish(2, 2);
+    let mut first: Vec<Packet> = room.encoders[0].picture(false, 3, 1);
+    let mut second: Vec<Packet> = room.encoders[0].picture(false, 3, 1);
+    let (late, early) = (first.pop().expect("a frame"), second.pop().expect("a frame"));
+    first.into_iter().for_each(|packet| room.arrive(0, packet));
+    room.arrive(0, early);
+    assert_eq!(room.last, Some(Verdict::Skip), "it refers to a frame that will not be taken up");
+    second.into_iter().for_each(|packet| room.arrive(0, packet));
+    room.arrive(0, late);
+    run(&mut room, 8);
+    room.decode(Format::Av1);
+}
+
+#[test]
 fn a_spatial_layer_that_begins_anew_is_taken_up_without_a_key_picture() {
     let mut room = Room::new(Kind::Svc, svc(Format::Vp9Flexible, false), 1, 7);
     room.wish(2, 2);
