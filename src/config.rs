@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use clap::Parser;
@@ -35,6 +36,8 @@ pub struct Config {
     pub media_log_level: LevelFilter,
     /// How shards talk to the network.
     pub io_backend: IoBackend,
+    /// The keys that tokens are checked with; `None`: nobody is asked for one.
+    pub auth_keys_file: Option<PathBuf>,
 }
 
 /// `NODE_ENV`.
@@ -120,6 +123,10 @@ struct Settings {
     /// How shards talk to the network: `auto`, `uring` (io_uring) or `mmsg` (epoll).
     #[arg(long, env, default_value = "auto")]
     io_backend: String,
+    /// File with the keys that clients' tokens are signed with, a JWK set; reread on SIGHUP. Without
+    /// it, everybody may do everything.
+    #[arg(long, env)]
+    auth_keys_file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -143,6 +150,8 @@ impl Settings {
             log_level: choose("LOG_LEVEL", &self.log_level, &LOG_LEVELS)?,
             media_log_level,
             io_backend: choose("IO_BACKEND", &self.io_backend, &IO_BACKENDS)?,
+            // An empty variable is one that is not set.
+            auth_keys_file: self.auth_keys_file.filter(|path| !path.as_os_str().is_empty()),
         })
     }
 }

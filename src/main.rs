@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shardcast::config::{self, Config, IoBackend, Stop};
+use shardcast::config::{self, Config, Environment, IoBackend, Stop};
+use shardcast::control::identity::{Identity, KeyFile};
 use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
 use shardcast::control::{Control, PING_INTERVAL, logs, runtime};
@@ -52,18 +53,28 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         format!("HTTP_IP=\"{ip}\" HTTP_PORT=\"{port}\": cannot bind TCP {http}: {error}")
     })?;
     listener.set_nonblocking(true)?;
-    let identity = Arc::new(dtls::Identity::generate()?);
-    let announced = announced(config, &identity.fingerprint());
+    let (key_file, identity) = keys(config)?;
+    let certificate = Arc::new(dtls::Identity::generate()?);
+    let announced = announced(config, &certificate.fingerprint());
     let begin = Instant::now();
-    let shards = shard::start(&shards(config), identity).map_err(|error| blame(config, &error))?;
+    let shards = shard::start(&shards(config), certificate).map_err(|error| blame(config, &error))?;
     let Shards { mailboxes, events, chosen, threads } = shards;
-    say_hello(listener.local_addr()?, &mailboxes, &chosen, begin.elapsed());
+    say_hello(listener.local_addr()?, &identity, &mailboxes, &chosen, begin.elapsed());
+    if !identity.is_on() && config.environment == Environment::Production {
+        warn!("AUTH_KEYS_FILE is not set: whoever reaches this port may join any room and close it");
+    }
 
     // Who keeps the shards off io_uring wants the process off it.
     let uring = config.io_backend != IoBackend::Mmsg;
     runtime::block_on(uring, async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                reload(key_file.as_ref());
+            }
+        });
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let stop = async move {
             let name = tokio::select! {
@@ -73,7 +84,7 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
             info!(signal = name, "Shardcast stops");
         };
         let ping_interval = PING_INTERVAL;
-        Control { listener, announced, mailboxes, events, ping_interval }.run(stop).await;
+        Control { listener, identity, announced, mailboxes, events, ping_interval }.run(stop).await;
         std::io::Result::Ok(())
     })??;
 
@@ -83,6 +94,21 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     }
     info!("Shardcast has stopped");
     Ok(())
+}
+
+/// The tokens' keys, or nobody is asked for a token.
+fn keys(config: &Config) -> Result<(Option<KeyFile>, Identity), String> {
+    let Some(path) = &config.auth_keys_file else { return Ok((None, Identity::default())) };
+    let (file, identity) = KeyFile::open(path.clone())
+        .map_err(|error| format!("AUTH_KEYS_FILE={:?}: {error}", path.display().to_string()))?;
+    Ok((Some(file), identity))
+}
+
+/// What SIGHUP asks for: files that may have changed are read again.
+fn reload(keys: Option<&KeyFile>) {
+    if let Some(keys) = keys {
+        keys.reload();
+    }
 }
 
 /// The start-up error behind the settings that it comes from.
@@ -133,7 +159,13 @@ fn media_address(announced: &str) -> IpAddr {
     }
 }
 
-fn say_hello(http: SocketAddr, mailboxes: &[Mailbox], chosen: &Chosen, took: Duration) {
+fn say_hello(
+    http: SocketAddr,
+    identity: &Identity,
+    mailboxes: &[Mailbox],
+    chosen: &Chosen,
+    took: Duration,
+) {
     let each = mailboxes.iter().map(|mailbox| match mailbox.core {
         Some(core) => format!("{} on core {core} port {}", mailbox.shard.0, mailbox.port),
         None => format!("{} unpinned port {}", mailbox.shard.0, mailbox.port),
@@ -141,6 +173,7 @@ fn say_hello(http: SocketAddr, mailboxes: &[Mailbox], chosen: &Chosen, took: Dur
     info!(
         version = env!("CARGO_PKG_VERSION"),
         http = %http,
+        auth = if identity.is_on() { "on" } else { "off" },
         shards = each.collect::<Vec<_>>().join(", "),
         io_backend = %chosen.backend,
         fallback = chosen.fallback,

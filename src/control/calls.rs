@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tracing::debug;
 
+use crate::control::identity::Source;
 use crate::control::refusal::Refusal;
 use crate::control::requests::{
     ConnectTransport, Consume, CreateTransport, DtlsFingerprint, DtlsParameters, DtlsRole,
@@ -30,8 +31,6 @@ pub const MAX_CONSUMERS: usize = 2048;
 pub const MAX_CONSUMED: u32 = 65_536;
 /// Fingerprints of one `connectTransport`: one per hash function that exists.
 pub const MAX_FINGERPRINTS: usize = 16;
-/// The `source` in a producer's `appData` that says that it shows a screen.
-const SCREEN: &str = "screen";
 /// A host candidate of the only component and address there is (RFC 8445 §5.1.2.1).
 const CANDIDATE_PRIORITY: u32 = (126 << 24) | (65_535 << 8) | 255;
 
@@ -71,8 +70,7 @@ impl Rooms {
     ) -> Result<Option<Value>, Refusal> {
         match request {
             Request::JoinRoom(join) => {
-                let (room, peer) = (join.room_id.map(|id| id.0), join.peer_id.map(|id| id.0));
-                return self.join(session, room, peer, join.app_data.unwrap_or_default()).map(Some);
+                return self.join(session, join).map(Some);
             }
             Request::RouterRtpCapabilities => {
                 return to_json(ortc::router_capabilities()).map(Some);
@@ -86,11 +84,11 @@ impl Rooms {
             Request::Consume(call) => return self.consume(session, &call).map(Some),
             Request::PauseProducer(call) => {
                 let id = self.own_producer(session, call.producer_id)?;
-                self.set_producer_paused(id, true);
+                self.set_producer_paused(id, true)?;
             }
             Request::ResumeProducer(call) => {
                 let id = self.own_producer(session, call.producer_id)?;
-                self.set_producer_paused(id, false);
+                self.set_producer_paused(id, false)?;
             }
             Request::CloseProducer(call) => {
                 let id = self.own_producer(session, call.producer_id)?;
@@ -129,6 +127,30 @@ impl Rooms {
                 self.peer(session)?;
                 self.leave(session);
             }
+            Request::GetRoom => {
+                let room = self.administered(session)?;
+                return self.show_room(&room).map(Some);
+            }
+            Request::MuteProducer(call) => {
+                let room = self.administered(session)?;
+                self.mute(&room, call.producer_id, true)?;
+            }
+            Request::UnmuteProducer(call) => {
+                let room = self.administered(session)?;
+                self.mute(&room, call.producer_id, false)?;
+            }
+            Request::RemovePeer(call) => {
+                let room = self.administered(session)?;
+                self.remove_peer(&room, &call.peer_id.0)?;
+            }
+            Request::SetMaxPeers(call) => {
+                let room = self.administered(session)?;
+                self.cap_peers(&room, call.max_peers)?;
+            }
+            Request::CloseRoom => {
+                let room = self.administered(session)?;
+                self.close_room(&room)?;
+            }
         }
         Ok(Some(json!({})))
     }
@@ -139,6 +161,7 @@ impl Rooms {
         wish: &CreateTransport,
     ) -> Result<Value, Refusal> {
         let peer = self.peer(session)?;
+        peer.grants.connect()?;
         let shard = peer.shard;
         if peer.transports.len() >= MAX_TRANSPORTS {
             let unused =
@@ -222,19 +245,22 @@ impl Rooms {
     }
 
     fn produce(&mut self, session: SessionId, call: Produce) -> Result<Value, Refusal> {
-        let transport = self.own_transport(session, call.transport_id)?;
+        let app_data = call.app_data.unwrap_or_default();
+        let source = Source::of(call.kind, &app_data);
         let peer = self.peer(session)?;
+        peer.grants.publish(source)?;
+        let transport = self.own_transport(session, call.transport_id)?;
         if peer.producers.len() >= MAX_PRODUCERS {
             return Err(Refusal::too_many("producers", MAX_PRODUCERS));
         }
         let room = self.rooms.get(&peer.room).ok_or_else(|| Refusal::no_such("room"))?;
-        let app_data = call.app_data.unwrap_or_default();
+        let (wants_pause, muted) = (call.paused.unwrap_or(false), peer.muted.contains(source));
         let origin = Origin {
             transport,
             room: room.key,
             home: room.home.unwrap_or(peer.shard),
-            is_screen: app_data.get("source").is_some_and(|source| source == SCREEN),
-            paused: call.paused.unwrap_or(false),
+            is_screen: source == Source::Screen,
+            paused: wants_pause || muted,
         };
         let producible = ortc::produce(call.kind, call.rtp_parameters)?;
         let cname = match producible.rtp.rtcp.cname.as_str() {
@@ -247,6 +273,9 @@ impl Rooms {
         let producer = Producer {
             owner: session,
             shard: peer.shard,
+            source,
+            wants_pause,
+            muted,
             spec,
             producible,
             cname,
@@ -256,6 +285,9 @@ impl Rooms {
             wanted: Default::default(),
         };
         self.add_producer(producer);
+        if muted {
+            self.tell_of_mute(id);
+        }
         Ok(json!({ "id": id }))
     }
 
@@ -280,6 +312,7 @@ impl Rooms {
     }
 
     fn consume(&mut self, session: SessionId, call: &Consume) -> Result<Value, Refusal> {
+        self.peer(session)?.grants.subscribe()?;
         let transport_id = match call.transport_id {
             Some(id) => self.own_transport(session, id)?,
             None => self.consuming_transport(session)?,

@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use tracing::{debug, warn};
 
 use crate::control::hub::Hub;
+use crate::control::identity::Token;
 use crate::control::refusal::Refusal;
 use crate::control::session::{Caller, MAX_MESSAGE};
 use crate::control::{protoo, rest, socketio};
@@ -140,9 +141,12 @@ impl Server {
             &Method::HEAD => Method::GET,
             method => method.clone(),
         };
+        let authorization = request.headers().get(header::AUTHORIZATION);
+        let token = authorization.and_then(|it| Token::from_authorization(it.to_str().ok()?));
         let body = timeout(BODY_TIMEOUT, whole_body(request.into_body())).await;
         let body = body.map_err(|_| Refusal::new(408, "the body takes too long"))??;
-        let (status, value) = rest::answer(&self.hub, self.started, &method, path, &body).await?;
+        let ask = rest::Ask { method, path, token, body };
+        let (status, value) = rest::answer(&self.hub, self.started, ask).await?;
         Ok(json(status, &value))
     }
 
@@ -249,8 +253,12 @@ fn refused(refusal: &Refusal, path: &str) -> Reply {
     let mut reply = json(status, &refusal.to_rest());
     let headers = reply.headers_mut();
     match status {
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         StatusCode::METHOD_NOT_ALLOWED => {
-            headers.insert(header::ALLOW, HeaderValue::from_static(rest::allowed(path)));
+            let allowed = rest::allowed(path).unwrap_or("GET");
+            headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
         }
         StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
             // The rest of the body may still be on its way.

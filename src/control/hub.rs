@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::error;
 
+use crate::control::identity::Token;
 use crate::control::refusal::Refusal;
 use crate::control::rest::Call;
 use crate::control::rooms::Rooms;
@@ -32,7 +33,7 @@ enum Message {
     Request { session: SessionId, tag: u64, method: String, data: Value },
     MissedPing { session: SessionId, missed: bool },
     Closed(SessionId),
-    Rest { call: Call, answer: oneshot::Sender<Result<Value, Refusal>> },
+    Rest { token: Option<Token>, call: Call, answer: oneshot::Sender<Result<Value, Refusal>> },
     Stop,
 }
 
@@ -76,10 +77,10 @@ impl Hub {
         self.send(Message::Closed(session)).await;
     }
 
-    /// Carries out a REST call.
-    pub async fn rest(&self, call: Call) -> Result<Value, Refusal> {
+    /// Carries out a REST call if `token` allows it.
+    pub async fn rest(&self, token: Option<Token>, call: Call) -> Result<Value, Refusal> {
         let (answer, answered) = oneshot::channel();
-        self.send(Message::Rest { call, answer }).await;
+        self.send(Message::Rest { token, call, answer }).await;
         answered.await.unwrap_or_else(|_| Err(Refusal::new(503, "the server is stopping")))
     }
 
@@ -149,9 +150,10 @@ fn handle(rooms: &mut Rooms, message: Message) {
         }
         Message::MissedPing { session, missed } => rooms.set_missed_ping(session, missed),
         Message::Closed(session) => rooms.close(session),
-        Message::Rest { call, answer } => {
+        Message::Rest { token, call, answer } => {
+            let allowed = rooms.authorize(token.as_ref(), &call);
             // Whoever asked may have hung up.
-            let _ = answer.send(rooms.rest(call));
+            let _ = answer.send(allowed.and_then(|()| rooms.rest(call)));
         }
         Message::Stop => {}
     }

@@ -10,11 +10,13 @@
 //! One thread. One task, the [`hub`], owns all state; connections translate between a client's
 //! protocol and the hub's messages. Nothing is locked, and no client can make the hub wait.
 
+mod admin;
 mod calls;
 mod failures;
 mod figures;
 pub mod http;
 pub mod hub;
+pub mod identity;
 pub mod logs;
 pub mod placement;
 pub mod protoo;
@@ -53,6 +55,8 @@ const LAST_WRITES: Duration = Duration::from_millis(100);
 pub struct Control {
     /// Where clients connect.
     pub listener: TcpListener,
+    /// Who may do what.
+    pub identity: identity::Identity,
     /// What transports tell their clients.
     pub announced: rooms::Announced,
     /// The shards, in the order of their ids.
@@ -67,7 +71,7 @@ impl Control {
     /// Serves clients until `stop`; then tells them, and returns when they are gone, about 2 s later at most.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (hub, inbox) = hub::new();
-        let rooms = rooms::Rooms::new(self.announced, self.mailboxes);
+        let rooms = rooms::Rooms::new(self.identity, self.announced, self.mailboxes);
         let server = tokio::spawn(http::serve(self.listener, hub.clone(), self.ping_interval));
         let stopping = async {
             stop.await;

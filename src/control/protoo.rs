@@ -30,6 +30,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_READ: usize = 4 * MAX_MESSAGE;
 /// Bytes of a refused message in which its id is looked for.
 const ID_WITHIN: usize = 256;
+/// On this code `protoo-client` does not connect again by itself.
+const REMOVED: CloseCode = CloseCode::Library(4000);
 /// How long a close may take until the connection is dropped.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -265,6 +267,7 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S
         Ending::TooLarge => (CloseCode::Size, "message above 64 kB"),
         Ending::NotWebSocket => (CloseCode::Protocol, ""),
         Ending::Hub(End::Replaced) => (CloseCode::Policy, "replaced by a new connection"),
+        Ending::Hub(End::Removed) => (REMOVED, "removed by an administrator"),
         Ending::Hub(End::ShuttingDown) => (CloseCode::Away, "the server stops"),
         Ending::Hub(End::TooSlow) => (CloseCode::Policy, "reads too slowly"),
     };

@@ -25,6 +25,16 @@ impl Refusal {
         Self::new(400, format!("{field}: {why}"))
     }
 
+    /// 401: nobody knows who asks.
+    pub fn unauthorized(reason: impl Into<String>) -> Self {
+        Self::new(401, reason)
+    }
+
+    /// 403: who asks may not.
+    pub fn forbidden(reason: impl Into<String>) -> Self {
+        Self::new(403, reason)
+    }
+
     /// 403: it belongs to another peer.
     pub fn not_yours(what: &str) -> Self {
         Self::new(403, format!("this {what} belongs to another peer"))
@@ -49,6 +59,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self.status {
             400 => "BAD_REQUEST",
+            401 => "UNAUTHORIZED",
             403 => "FORBIDDEN",
             404 => "NOT_FOUND",
             405 => "METHOD_NOT_ALLOWED",

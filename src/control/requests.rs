@@ -3,13 +3,14 @@
 //! A request is parsed whole before anything is looked up, so a malformed one changes nothing.
 
 use std::fmt;
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::str::FromStr;
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::control::identity::Token;
 use crate::control::refusal::Refusal;
 use crate::id::{ConsumerId, MediaKind, PeerId, ProducerId, RoomId, TransportId};
 use crate::ortc::{RtpCapabilities, RtpParameters};
@@ -64,6 +65,18 @@ pub enum Request {
     SubscribeAudioLevels(SubscribeAudioLevels),
     /// `leaveRoom`
     LeaveRoom,
+    /// `getRoom`
+    GetRoom,
+    /// `muteProducer`
+    MuteProducer(OfProducer),
+    /// `unmuteProducer`
+    UnmuteProducer(OfProducer),
+    /// `removePeer`
+    RemovePeer(OfPeer),
+    /// `setMaxPeers`
+    SetMaxPeers(MaxPeers),
+    /// `closeRoom`
+    CloseRoom,
 }
 
 impl Request {
@@ -95,6 +108,12 @@ impl Request {
             "getConsumerStats" => Self::ConsumerStats(parse(data)?),
             "subscribeAudioLevels" => Self::SubscribeAudioLevels(parse(data)?),
             "leaveRoom" => Self::LeaveRoom,
+            "getRoom" => Self::GetRoom,
+            "muteProducer" => Self::MuteProducer(parse(data)?),
+            "unmuteProducer" => Self::UnmuteProducer(parse(data)?),
+            "removePeer" => Self::RemovePeer(parse(data)?),
+            "setMaxPeers" => Self::SetMaxPeers(parse(data)?),
+            "closeRoom" => Self::CloseRoom,
             _ => return Err(Refusal::no_such("method")),
         })
     }
@@ -137,6 +156,8 @@ pub struct JoinRoom {
     pub room_id: Option<Text<RoomId>>,
     /// The name that the client gives itself.
     pub peer_id: Option<Text<PeerId>>,
+    /// What allows it to.
+    pub token: Option<Token>,
     /// Told to the other peers.
     #[serde(default, deserialize_with = "app_data")]
     pub app_data: Option<AppData>,
@@ -272,6 +293,22 @@ pub struct OfProducer {
 pub struct OfConsumer {
     /// Which one.
     pub consumer_id: Named<ConsumerId>,
+}
+
+/// A request that only names a peer of the room.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OfPeer {
+    /// Which one.
+    pub peer_id: Text<PeerId>,
+}
+
+/// `setMaxPeers`, and the body of REST's `PATCH`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MaxPeers {
+    /// As many as in any room if absent.
+    pub max_peers: Option<NonZeroU32>,
 }
 
 /// `setConsumerPreferredLayers`. Layers are counted from 0; a number above what there is means the highest.

@@ -1,6 +1,6 @@
 //! `/api`: what HTTP clients can ask, and how the answers look.
 
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroU32};
 use std::time::Instant;
 
 use hyper::{Method, StatusCode};
@@ -9,11 +9,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::control::hub::Hub;
+use crate::control::identity::Token;
 use crate::control::refusal::Refusal;
-use crate::control::requests::{Text, parse};
-use crate::control::rooms::{Peer, Room, Rooms};
+use crate::control::requests::{MaxPeers, Named, Text, parse};
+use crate::control::rooms::{Peer, Room, RoomOptions, Rooms};
 use crate::control::session::percent_decode;
-use crate::id::RoomId;
+use crate::id::{PeerId, ProducerId, RoomId};
 
 /// A REST call that needs the rooms.
 pub enum Call {
@@ -21,77 +22,122 @@ pub enum Call {
     Stats,
     /// All rooms.
     ListRooms,
-    /// A new room, and how many of its loudest are heard (all if it does not say).
-    CreateRoom(RoomId, Option<u8>),
+    /// A new room.
+    CreateRoom(RoomId, RoomOptions),
     /// One room with its peers.
     ShowRoom(RoomId),
+    /// Cap the peers of a room.
+    CapPeers(RoomId, Option<NonZeroU32>),
     /// Close a room.
     DeleteRoom(RoomId),
+    /// The peers of a room.
+    ListPeers(RoomId),
+    /// One of them.
+    ShowPeer(RoomId, PeerId),
+    /// Take a peer out of a room.
+    RemovePeer(RoomId, PeerId),
+    /// Mute a room's producer, or lift that.
+    Mute(RoomId, Named<ProducerId>, bool),
 }
 
-/// Answers `method` on `path`, which starts with `/api/`; `body` is the request's, whole.
-///
-/// The value is the response's body; none goes with 204.
+/// One HTTP request.
+pub struct Ask<'a> {
+    /// HEAD counts as GET.
+    pub method: Method,
+    /// Starts with `/api/`.
+    pub path: &'a str,
+    /// Of the `Authorization` header.
+    pub token: Option<Token>,
+    /// The whole of it.
+    pub body: Vec<u8>,
+}
+
+/// Carries out a request. The value is the response's body; none goes with 204.
 pub async fn answer(
     hub: &Hub,
     started: Instant,
-    method: &Method,
-    path: &str,
-    body: &[u8],
+    ask: Ask<'_>,
 ) -> Result<(StatusCode, Value), Refusal> {
-    let not_allowed = || Refusal::new(405, format!("{method} is not allowed here"));
-    match path.trim_start_matches("/api/").split('/').collect::<Vec<_>>()[..] {
-        ["health"] => match *method {
-            Method::GET => Ok((StatusCode::OK, health(hub.rest(Call::Stats).await?, started))),
-            _ => Err(not_allowed()),
-        },
-        ["rooms"] => match *method {
-            Method::GET => Ok((StatusCode::OK, hub.rest(Call::ListRooms).await?)),
-            Method::POST => {
-                let (room, loudest) = new_room(body)?;
-                Ok((StatusCode::CREATED, hub.rest(Call::CreateRoom(room, loudest)).await?))
-            }
-            _ => Err(not_allowed()),
-        },
-        ["rooms", id] => {
-            // An id that cannot be is one that is not there.
-            let id = percent_decode(id).and_then(|id| RoomId::new(&id));
-            let id = || id.ok_or_else(|| Refusal::no_such("room"));
-            match *method {
-                Method::GET => Ok((StatusCode::OK, hub.rest(Call::ShowRoom(id()?)).await?)),
-                Method::DELETE => {
-                    Ok((StatusCode::NO_CONTENT, hub.rest(Call::DeleteRoom(id()?)).await?))
-                }
-                _ => Err(not_allowed()),
-            }
+    let (status, call) = route(&ask)?;
+    let is_health = matches!(call, Call::Stats);
+    let value = hub.rest(ask.token, call).await?;
+    Ok((status, if is_health { health(value, started) } else { value }))
+}
+
+/// What is asked, and the status if it succeeds; 404, 405 or 400 if nothing can be.
+fn route(ask: &Ask<'_>) -> Result<(StatusCode, Call), Refusal> {
+    let method = &ask.method;
+    let parts: Vec<&str> = ask.path.trim_start_matches("/api/").split('/').collect();
+    Ok(match (&parts[..], method) {
+        (["health"], &Method::GET) => (StatusCode::OK, Call::Stats),
+        (["rooms"], &Method::GET) => (StatusCode::OK, Call::ListRooms),
+        (["rooms"], &Method::POST) => {
+            let (room, options) = new_room(&ask.body)?;
+            (StatusCode::CREATED, Call::CreateRoom(room, options))
         }
-        _ => Err(Refusal::no_such("path")),
-    }
+        (["rooms", id], &Method::GET) => (StatusCode::OK, Call::ShowRoom(room(id)?)),
+        (["rooms", id], &Method::PATCH) => {
+            let cap: MaxPeers = parse(object(&ask.body)?)?;
+            (StatusCode::OK, Call::CapPeers(room(id)?, cap.max_peers))
+        }
+        (["rooms", id], &Method::DELETE) => (StatusCode::NO_CONTENT, Call::DeleteRoom(room(id)?)),
+        (["rooms", id, "peers"], &Method::GET) => (StatusCode::OK, Call::ListPeers(room(id)?)),
+        (["rooms", id, "peers", name], &Method::GET) => {
+            (StatusCode::OK, Call::ShowPeer(room(id)?, peer(name)?))
+        }
+        (["rooms", id, "peers", name], &Method::DELETE) => {
+            (StatusCode::NO_CONTENT, Call::RemovePeer(room(id)?, peer(name)?))
+        }
+        (["rooms", id, "producers", named, verb @ ("mute" | "unmute")], &Method::POST) => {
+            let producer = Named(named.parse().ok());
+            (StatusCode::NO_CONTENT, Call::Mute(room(id)?, producer, *verb == "mute"))
+        }
+        _ if allowed(ask.path).is_some() => {
+            return Err(Refusal::new(405, format!("{method} is not allowed here")));
+        }
+        _ => return Err(Refusal::no_such("path")),
+    })
 }
 
 /// The methods that `path` knows, for the `Allow` header (RFC 9110 §10.2.1).
-pub fn allowed(path: &str) -> &'static str {
-    match path {
-        "/api/rooms" => "GET, POST",
-        path if path.starts_with("/api/rooms/") => "GET, DELETE",
-        _ => "GET",
+pub fn allowed(path: &str) -> Option<&'static str> {
+    let parts: Vec<&str> = path.trim_start_matches("/api/").split('/').collect();
+    match parts[..] {
+        ["health"] | ["rooms", _, "peers"] => Some("GET"),
+        ["rooms"] => Some("GET, POST"),
+        ["rooms", _] => Some("GET, PATCH, DELETE"),
+        ["rooms", _, "peers", _] => Some("GET, DELETE"),
+        ["rooms", _, "producers", _, "mute" | "unmute"] => Some("POST"),
+        _ => None,
     }
 }
 
-fn new_room(body: &[u8]) -> Result<(RoomId, Option<u8>), Refusal> {
+/// An id that cannot be is one that is not there.
+fn room(text: &str) -> Result<RoomId, Refusal> {
+    percent_decode(text).and_then(|id| RoomId::new(&id)).ok_or_else(|| Refusal::no_such("room"))
+}
+
+/// As for rooms.
+fn peer(text: &str) -> Result<PeerId, Refusal> {
+    percent_decode(text).and_then(|id| PeerId::new(&id)).ok_or_else(|| Refusal::no_such("peer"))
+}
+
+fn object(body: &[u8]) -> Result<Value, Refusal> {
+    let body: Value = serde_json::from_slice(body)
+        .map_err(|error| Refusal::new(400, format!("the body is not JSON: {error}")))?;
+    if body.is_object() { Ok(body) } else { Err(Refusal::new(400, "the body must be an object")) }
+}
+
+fn new_room(body: &[u8]) -> Result<(RoomId, RoomOptions), Refusal> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Body {
         room_id: Text<RoomId>,
         loudest: Option<NonZeroU8>,
+        max_peers: Option<NonZeroU32>,
     }
-    let body: Value = serde_json::from_slice(body)
-        .map_err(|error| Refusal::new(400, format!("the body is not JSON: {error}")))?;
-    if !body.is_object() {
-        return Err(Refusal::new(400, "the body must be an object with a roomId"));
-    }
-    let body = parse::<Body>(body)?;
-    Ok((body.room_id.0, body.loudest.map(NonZeroU8::get)))
+    let Body { room_id, loudest, max_peers } = parse(object(body)?)?;
+    Ok((room_id.0, RoomOptions { loudest, max_peers }))
 }
 
 fn health(stats: Value, started: Instant) -> Value {
@@ -107,6 +153,22 @@ fn health(stats: Value, started: Instant) -> Value {
 }
 
 impl Rooms {
+    /// 401 or 403 if `token` does not allow `call`. Whether a room exists is told to nobody else.
+    pub fn authorize(&self, token: Option<&Token>, call: &Call) -> Result<(), Refusal> {
+        match call {
+            Call::Stats => Ok(()),
+            Call::ListRooms => self.identity.check(token)?.administer_all(),
+            Call::CreateRoom(room, _)
+            | Call::ShowRoom(room)
+            | Call::CapPeers(room, _)
+            | Call::DeleteRoom(room)
+            | Call::ListPeers(room)
+            | Call::ShowPeer(room, _)
+            | Call::RemovePeer(room, _)
+            | Call::Mute(room, ..) => self.identity.check(token)?.administer(room),
+        }
+    }
+
     /// Carries out a REST call.
     pub fn rest(&mut self, call: Call) -> Result<Value, Refusal> {
         match call {
@@ -115,12 +177,27 @@ impl Rooms {
                 let rooms = self.rooms.iter().map(|(id, room)| summary(id, room));
                 Ok(json!({ "rooms": rooms.collect::<Vec<_>>() }))
             }
-            Call::CreateRoom(id, loudest) => {
-                self.create_room(id.clone(), loudest)?;
+            Call::CreateRoom(id, options) => {
+                self.create_room(id.clone(), options)?;
                 self.show_room(&id)
             }
             Call::ShowRoom(id) => self.show_room(&id),
+            Call::CapPeers(id, most) => {
+                self.cap_peers(&id, most)?;
+                self.show_room(&id)
+            }
             Call::DeleteRoom(id) => self.close_room(&id).map(|()| Value::Null),
+            Call::ListPeers(id) => Ok(json!({ "peers": self.show_peers(&id)? })),
+            Call::ShowPeer(id, peer) => {
+                let session = self.session_of(&id, &peer)?;
+                Ok(self.show_peer(self.peer(session)?))
+            }
+            Call::RemovePeer(id, peer) => self.remove_peer(&id, &peer).map(|()| Value::Null),
+            Call::Mute(id, producer, muted) => {
+                self.mute(&id, producer, muted)?;
+                self.end_doomed();
+                Ok(Value::Null)
+            }
         }
     }
 
@@ -134,12 +211,18 @@ impl Rooms {
         })
     }
 
-    fn show_room(&self, id: &RoomId) -> Result<Value, Refusal> {
+    /// A room with its peers.
+    pub(super) fn show_room(&self, id: &RoomId) -> Result<Value, Refusal> {
+        let room = self.rooms.get(id).ok_or_else(|| Refusal::no_such("room"))?;
+        let mut shown = summary(id, room);
+        shown["peers"] = self.show_peers(id)?;
+        Ok(shown)
+    }
+
+    fn show_peers(&self, id: &RoomId) -> Result<Value, Refusal> {
         let room = self.rooms.get(id).ok_or_else(|| Refusal::no_such("room"))?;
         let peers = room.peers.values().filter_map(|session| self.peer(*session).ok());
-        let mut shown = summary(id, room);
-        shown["peers"] = peers.map(|peer| self.show_peer(peer)).collect();
-        Ok(shown)
+        Ok(peers.map(|peer| self.show_peer(peer)).collect())
     }
 
     fn show_peer(&self, peer: &Peer) -> Value {
@@ -154,6 +237,7 @@ impl Rooms {
                 "kind": producer.spec.kind,
                 "type": producer.producible.producer_type,
                 "paused": producer.spec.paused,
+                "muted": producer.muted,
                 "appData": *producer.app_data,
             }))
         });
@@ -186,5 +270,6 @@ fn summary(id: &RoomId, room: &Room) -> Value {
         "createdAt": Rooms::created_at(room),
         "peersCount": room.peers.len(),
         "loudest": room.loudest,
+        "maxPeers": room.max_peers,
     })
 }

@@ -4,16 +4,18 @@
 //! receive is in [`super::streams`], the calls in `calls`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::{NonZeroU8, NonZeroU32};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::{debug, info, warn};
 
+use crate::control::identity::{Grants, Identity, Sources};
 use crate::control::placement::{Load, least_loaded};
 use crate::control::questions::Questions;
 use crate::control::refusal::Refusal;
-use crate::control::requests::{AppData, DtlsFingerprint};
+use crate::control::requests::{AppData, DtlsFingerprint, JoinRoom};
 use crate::control::secrets::Secrets;
 use crate::control::session::{Caller, End, Link, Outgoing, SessionId};
 use crate::control::speakers::Listeners;
@@ -30,6 +32,7 @@ pub const MAX_EMPTY_ROOMS: usize = 1_000;
 
 /// Everything that control knows.
 pub struct Rooms {
+    pub(super) identity: Identity,
     pub(super) announced: Announced,
     pub(super) shards: Vec<Mailbox>,
     pub(super) loads: Vec<Load>,
@@ -45,6 +48,15 @@ pub struct Rooms {
     next_room: u64,
     /// Sessions that cannot be written to; ended when the call at hand is done.
     doomed: Vec<SessionId>,
+}
+
+/// What whoever makes a room wants of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoomOptions {
+    /// How many of its loudest audio producers are forwarded; `None`: all.
+    pub loudest: Option<NonZeroU8>,
+    /// How many peers may be in it; `None`: as many as in any.
+    pub max_peers: Option<NonZeroU32>,
 }
 
 /// What every transport tells its client.
@@ -75,6 +87,8 @@ pub(super) struct Room {
     pub(super) listeners: Listeners,
     /// How many of its loudest audio producers are forwarded; `None`: all.
     pub(super) loudest: Option<u8>,
+    /// How many peers may be in it; `None`: as many as in any.
+    pub(super) max_peers: Option<NonZeroU32>,
     created_at: Timestamp,
     /// Rooms made by REST stay when their last peer leaves; those made by a join go with it.
     stays: bool,
@@ -85,19 +99,30 @@ pub(super) struct Room {
 pub(super) struct Peer {
     pub(super) room: RoomId,
     pub(super) id: PeerId,
+    pub(super) grants: Grants,
     pub(super) app_data: Arc<AppData>,
     pub(super) shard: ShardId,
     /// For the producers whose client gives no CNAME: one per peer, so that lips stay in sync.
     pub(super) cname: String,
+    /// What it sends of these is muted, also what it begins to send.
+    pub(super) muted: Sources,
     pub(super) transports: Vec<TransportId>,
     pub(super) producers: Vec<ProducerId>,
     pub(super) consumers: Vec<ConsumerId>,
 }
 
+/// What a peer brings with it.
+struct Newcomer {
+    id: PeerId,
+    grants: Grants,
+    app_data: Arc<AppData>,
+}
+
 impl Rooms {
     /// No rooms yet, and these shards, in the order of their ids.
-    pub fn new(announced: Announced, shards: Vec<Mailbox>) -> Self {
+    pub fn new(identity: Identity, announced: Announced, shards: Vec<Mailbox>) -> Self {
         Self {
+            identity,
             announced,
             loads: vec![Load::default(); shards.len()],
             shards,
@@ -152,8 +177,8 @@ impl Rooms {
         }
     }
 
-    /// Makes a room that stays until [`Self::close_room`], and in which only the `loudest` are heard.
-    pub fn create_room(&mut self, id: RoomId, loudest: Option<u8>) -> Result<(), Refusal> {
+    /// Makes a room that stays until [`Self::close_room`].
+    pub fn create_room(&mut self, id: RoomId, options: RoomOptions) -> Result<(), Refusal> {
         if self.rooms.contains_key(&id) {
             return Err(Refusal::conflict("this room exists already"));
         }
@@ -161,7 +186,7 @@ impl Rooms {
             let why = format!("there are {MAX_EMPTY_ROOMS} empty rooms already");
             return Err(Refusal::new(503, why));
         }
-        self.add_room(id, true, loudest)
+        self.add_room(id, true, options)
     }
 
     /// Tells a room's peers, and removes it with everything in it. Their connections stay.
@@ -183,30 +208,29 @@ impl Rooms {
     }
 
     /// Lets a session join; the answer lists who is there already.
-    pub(super) fn join(
-        &mut self,
-        session: SessionId,
-        room: Option<RoomId>,
-        peer: Option<PeerId>,
-        app_data: AppData,
-    ) -> Result<Value, Refusal> {
+    pub(super) fn join(&mut self, session: SessionId, join: JoinRoom) -> Result<Value, Refusal> {
         let caller = self.session(session)?;
         if caller.peer.is_some() {
             return Err(Refusal::conflict("this connection has joined a room already"));
         }
-        let room = room.or_else(|| caller.caller.room.clone());
+        let room = join.room_id.map(|id| id.0).or_else(|| caller.caller.room.clone());
         let room = room.ok_or_else(|| Refusal::new(400, "missing field `roomId`"))?;
-        let id = peer.or_else(|| caller.caller.peer.clone());
+        let id = join.peer_id.map(|id| id.0).or_else(|| caller.caller.peer.clone());
         let id = id.ok_or_else(|| Refusal::new(400, "missing field `peerId`"))?;
+        let token = join.token.as_ref().or(caller.caller.token.as_ref());
+        let grants = self.identity.check(token)?;
+        grants.join(&room, &id)?;
 
         self.a_shard_lives()?;
+        self.has_place(&room, &id)?;
         self.make_way(&room, &id)?;
         if !self.rooms.contains_key(&room) {
-            self.add_room(room.clone(), false, None)?;
+            self.add_room(room.clone(), false, RoomOptions::default())?;
         }
         let present = self.describe_peers(&room);
         let others = self.sessions_of(&room);
-        let shard = self.enter(session, room, id, app_data, &others);
+        let app_data = Arc::new(join.app_data.unwrap_or_default());
+        let shard = self.enter(session, room, Newcomer { id, grants, app_data }, &others);
         self.load(shard).peers += 1;
         Ok(json!({ "peers": present }))
     }
@@ -216,12 +240,11 @@ impl Rooms {
         &mut self,
         session: SessionId,
         room: RoomId,
-        id: PeerId,
-        app_data: AppData,
+        peer: Newcomer,
         others: &[SessionId],
     ) -> ShardId {
+        let Newcomer { id, grants, app_data } = peer;
         let shard = least_loaded(&self.loads);
-        let app_data = Arc::new(app_data);
         info!(room = %room, peer = %id, shard = shard.0, "Peer joined");
         self.notify(others, "newPeer", json!({ "peerId": id, "appData": *app_data }));
         if let Some(entry) = self.rooms.get_mut(&room) {
@@ -234,9 +257,11 @@ impl Rooms {
             entry.peer = Some(Peer {
                 room,
                 id,
+                grants,
                 app_data,
                 shard,
                 cname: super::secrets::cname(),
+                muted: Sources::default(),
                 transports: Vec::new(),
                 producers: Vec::new(),
                 consumers: Vec::new(),
@@ -247,13 +272,21 @@ impl Rooms {
 
     /// Takes a session's peer, if it is one, out of its room.
     pub(super) fn leave(&mut self, session: SessionId) {
+        self.leave_because(session, None);
+    }
+
+    fn leave_because(&mut self, session: SessionId, reason: Option<&str>) {
         let Some(peer) = self.take_peer(session) else { return };
         if let Some(room) = self.rooms.get_mut(&peer.room) {
             room.peers.remove(&peer.id);
         }
         self.remove_streams(&peer);
         let others = self.sessions_of(&peer.room);
-        self.notify(&others, "peerLeft", json!({ "peerId": peer.id }));
+        let mut news = json!({ "peerId": peer.id });
+        if let Some(reason) = reason {
+            news["reason"] = reason.into();
+        }
+        self.notify(&others, "peerLeft", news);
         info!(room = %peer.room, peer = %peer.id, "Peer left");
         let empty = |room: &Room| room.peers.is_empty() && !room.stays;
         self.forget_voice(&peer.room, &peer.id, session);
@@ -321,7 +354,7 @@ impl Rooms {
         self.sessions.get(&session).ok_or_else(|| Refusal::new(403, "this connection has ended"))
     }
 
-    fn sessions_of(&self, room: &RoomId) -> Vec<SessionId> {
+    pub(super) fn sessions_of(&self, room: &RoomId) -> Vec<SessionId> {
         self.rooms.get(room).map(|room| room.peers.values().copied().collect()).unwrap_or_default()
     }
 
@@ -338,7 +371,24 @@ impl Rooms {
         Ok(())
     }
 
-    fn add_room(&mut self, id: RoomId, stays: bool, loudest: Option<u8>) -> Result<(), Refusal> {
+    /// 503 if a room is full. Who comes back as a peer that is there takes that one's place.
+    fn has_place(&self, id: &RoomId, peer: &PeerId) -> Result<(), Refusal> {
+        let Some(room) = self.rooms.get(id) else { return Ok(()) };
+        match room.max_peers {
+            Some(most) if room.peers.len() >= most.get() as usize => {
+                let full = || Refusal::new(503, format!("the room is full: {most} peers at most"));
+                if room.peers.contains_key(peer) { Ok(()) } else { Err(full()) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn add_room(
+        &mut self,
+        id: RoomId,
+        stays: bool,
+        options: RoomOptions,
+    ) -> Result<(), Refusal> {
         if self.rooms.len() >= MAX_ROOMS {
             return Err(Refusal::new(503, format!("there are {MAX_ROOMS} rooms already")));
         }
@@ -347,7 +397,10 @@ impl Rooms {
         self.next_room += 1;
         let (created_at, peers) = (Timestamp::now(), BTreeMap::new());
         let (home, speaker, listeners) = (None, None, Listeners::default());
-        let room = Room { key, home, speaker, listeners, loudest, created_at, stays, peers };
+        let RoomOptions { loudest, max_peers } = options;
+        let loudest = loudest.map(NonZeroU8::get);
+        let room =
+            Room { key, home, speaker, listeners, loudest, max_peers, created_at, stays, peers };
         self.room_keys.insert(key, id.clone());
         self.rooms.insert(id, room);
         Ok(())
@@ -404,8 +457,8 @@ impl Rooms {
     }
 
     /// Ends a session from our side; its peer leaves.
-    fn end(&mut self, session: SessionId, why: End) {
-        self.leave(session);
+    pub(super) fn end(&mut self, session: SessionId, why: End) {
+        self.leave_because(session, (why == End::Removed).then_some("removed"));
         if let Some(entry) = self.sessions.remove(&session) {
             debug!(session = session.0, ?why, "Session ended");
             // The connection may be gone already, which is what we want.

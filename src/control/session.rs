@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::control::identity::Token;
 use crate::control::refusal::Refusal;
 use crate::id::{PeerId, RoomId};
 
@@ -30,6 +31,8 @@ pub struct Caller {
     pub room: Option<RoomId>,
     /// `peerId`
     pub peer: Option<PeerId>,
+    /// `token`
+    pub token: Option<Token>,
 }
 
 impl Caller {
@@ -44,6 +47,7 @@ impl Caller {
         Self {
             room: value("roomId").and_then(|text| RoomId::new(&text)),
             peer: value("peerId").and_then(|text| PeerId::new(&text)),
+            token: value("token").map(Token::from),
         }
     }
 }
@@ -72,6 +76,8 @@ pub enum Outgoing {
 pub enum End {
     /// The same peer joined anew after this connection missed its ping.
     Replaced,
+    /// An administrator has removed the peer.
+    Removed,
     /// The server stops.
     ShuttingDown,
     /// The queue is full.
@@ -125,9 +131,10 @@ mod tests {
 
     #[test]
     fn query_names_room_and_peer() {
-        let caller = Caller::from_query("a=b&roomId=my%20room&peerId=J%C3%B6+1");
+        let caller = Caller::from_query("a=b&roomId=my%20room&peerId=J%C3%B6+1&token=a.b.c");
         assert_eq!(caller.room.unwrap().as_str(), "my room");
         assert_eq!(caller.peer.unwrap().as_str(), "Jö 1");
+        assert_eq!(caller.token, Some(Token::from("a.b.c".to_owned())));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
+use serde::Deserialize;
 use serde_json::Value;
 use socketioxide::SocketIo;
 use socketioxide::extract::{AckSender, Event, SocketRef, TryData};
@@ -22,6 +23,7 @@ use tokio::sync::{Notify, mpsc};
 use tracing::debug;
 
 use crate::control::hub::Hub;
+use crate::control::identity::Token;
 use crate::control::refusal::Refusal;
 use crate::control::session::{Caller, Line, MAX_IN_FLIGHT, MAX_MESSAGE, Outgoing, QUEUE};
 
@@ -33,6 +35,12 @@ struct Call {
     method: String,
     data: Value,
     ack: AckSender,
+}
+
+/// What a client may send as `auth` when it connects.
+#[derive(Default, Deserialize)]
+struct Auth {
+    token: Option<Token>,
 }
 
 /// What a path below `/socket.io` finds when it is not Socket.IO's.
@@ -62,11 +70,13 @@ pub fn service(hub: Hub, ping_interval: Duration) -> SocketIoService<Elsewhere> 
         .ws_max_frame_size(MAX_MESSAGE)
         .ws_read_buffer_size(4096)
         .build_with_inner_svc(Elsewhere);
-    io.ns("/", async move |socket: SocketRef| connected(hub.clone(), socket));
+    io.ns("/", async move |socket: SocketRef, TryData(auth): TryData<Auth>| {
+        connected(hub.clone(), socket, auth.unwrap_or_default());
+    });
     service
 }
 
-fn connected(hub: Hub, socket: SocketRef) {
+fn connected(hub: Hub, socket: SocketRef, auth: Auth) {
     let (calls, waiting) = mpsc::channel(MAX_WAITING);
     let gone = Arc::new(Notify::new());
     let told = gone.clone();
@@ -81,17 +91,19 @@ fn connected(hub: Hub, socket: SocketRef) {
             }
         },
     );
-    tokio::spawn(session(hub, socket, waiting, gone));
+    let mut caller = Caller::from_query(socket.req_parts().uri.query().unwrap_or_default());
+    caller.token = auth.token.or(caller.token);
+    tokio::spawn(session(hub, caller, socket, waiting, gone));
 }
 
 /// Translates between one client and the hub until either ends.
 async fn session(
     hub: Hub,
+    caller: Caller,
     socket: SocketRef,
     mut waiting: mpsc::Receiver<Call>,
     gone: Arc<Notify>,
 ) {
-    let caller = Caller::from_query(socket.req_parts().uri.query().unwrap_or_default());
     let Some((id, mut line)) = hub.open(caller).await else {
         let _ = socket.disconnect();
         return;

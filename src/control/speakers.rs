@@ -61,7 +61,9 @@ impl Rooms {
         session: SessionId,
         call: &SubscribeAudioLevels,
     ) -> Result<(), Refusal> {
-        let id = self.peer(session)?.room.clone();
+        let peer = self.peer(session)?;
+        peer.grants.subscribe()?;
+        let id = peer.room.clone();
         let Some(room) = self.rooms.get_mut(&id) else { return Ok(()) };
         match call.interval {
             None | Some(0) => {

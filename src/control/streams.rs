@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::control::identity::Source;
 use crate::control::quality::Wanted;
 use crate::control::refusal::Refusal;
 use crate::control::requests::{AppData, Named};
@@ -39,6 +40,12 @@ pub(super) struct Transport {
 pub(super) struct Producer {
     pub(super) owner: SessionId,
     pub(super) shard: ShardId,
+    pub(super) source: Source,
+    /// Its owner has paused it.
+    pub(super) wants_pause: bool,
+    /// An administrator has muted it.
+    pub(super) muted: bool,
+    /// Says paused if either is so.
     pub(super) spec: ProducerSpec,
     pub(super) producible: Producible,
     pub(super) cname: String,
@@ -169,24 +176,42 @@ impl Rooms {
         }
     }
 
-    /// Pauses or resumes a producer on every shard that has it, and tells who has to know.
-    pub(super) fn set_producer_paused(&mut self, id: ProducerId, paused: bool) {
+    /// Pauses or resumes a producer for its owner, and tells who has to know; 403 while it is muted.
+    pub(super) fn set_producer_paused(
+        &mut self,
+        id: ProducerId,
+        paused: bool,
+    ) -> Result<(), Refusal> {
+        let Some(producer) = self.producers.get_mut(&id) else { return Ok(()) };
+        if producer.muted && !paused {
+            return Err(Refusal::forbidden("an administrator has muted this producer"));
+        }
+        producer.wants_pause = paused;
+        if producer.is_paused() == producer.spec.paused {
+            return Ok(());
+        }
+        let owner = producer.owner;
+        let news = if paused { "producerPaused" } else { "producerResumed" };
+        self.notify_room_of_producer(owner, news, id);
+        self.apply_pause(id);
+        Ok(())
+    }
+
+    /// Tells the shards that have a producer, and those who consume it, if it has come to be paused or
+    /// resumed.
+    pub(super) fn apply_pause(&mut self, id: ProducerId) {
         let Some(producer) = self.producers.get_mut(&id) else { return };
+        let paused = producer.is_paused();
         if producer.spec.paused == paused {
             return;
         }
         producer.spec.paused = paused;
-        let owner = producer.owner;
         let shards = producer.shards();
         let consumers = producer.consumers.clone();
         for shard in shards {
             self.tell(shard, Command::SetProducerPaused { id, paused });
         }
-        let (to_room, to_consumer) = match paused {
-            true => ("producerPaused", "consumerPaused"),
-            false => ("producerResumed", "consumerResumed"),
-        };
-        self.notify_room_of_producer(owner, to_room, id);
+        let to_consumer = if paused { "consumerPaused" } else { "consumerResumed" };
         for consumer in consumers {
             let Some(receiver) = self.consumers.get(&consumer).map(|it| it.owner) else { continue };
             self.notify(&[receiver], to_consumer, json!({ "consumerId": consumer }));
@@ -323,6 +348,11 @@ impl Rooms {
 }
 
 impl Producer {
+    /// Whether somebody wants it silent.
+    pub(super) fn is_paused(&self) -> bool {
+        self.wants_pause || self.muted
+    }
+
     /// Every shard that has it: home first, then those with replicas.
     pub(super) fn shards(&self) -> Vec<ShardId> {
         [self.shard].into_iter().chain(self.replicas.keys().copied()).collect()

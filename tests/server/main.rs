@@ -3,6 +3,7 @@
 
 mod client;
 mod footprint;
+mod identity;
 mod pings;
 mod process;
 mod rest;

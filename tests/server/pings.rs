@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use shardcast::control::Control;
+use shardcast::control::identity::Identity;
 use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
 use shardcast::shard::mailbox::{Mailbox, ShardId};
@@ -36,7 +37,7 @@ impl Stage {
         let (events_in, events) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let mailboxes = vec![mailbox];
-        let control = Control { listener, announced, mailboxes, events, ping_interval: PING };
+        let control = Control { listener, identity: Identity::default(), announced, mailboxes, events, ping_interval: PING };
         let control = tokio::spawn(async move {
             let _shard = (asked, events_in);
             control

@@ -67,6 +67,12 @@ impl Server {
         }
     }
 
+    /// Every log line that comes until the server ends.
+    pub fn rest_of_logs(&mut self) -> Vec<String> {
+        self.ended_within(PATIENCE).expect("an end in time");
+        self.lines.iter().collect()
+    }
+
     /// Its resident memory in bytes (proc(5), `status`).
     pub fn resident(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
@@ -126,6 +132,7 @@ fn bare_command(program: &str) -> Command {
     let mut command = Command::new(program);
     for variable in [
         "ANNOUNCED_IP",
+        "AUTH_KEYS_FILE",
         "HTTP_IP",
         "HTTP_PORT",
         "IO_BACKEND",

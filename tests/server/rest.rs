@@ -103,7 +103,7 @@ async fn other_paths_and_methods_are_refused() {
     for (method, path, allowed) in [
         ("PUT", "/api/rooms", "allow: GET, POST"),
         ("POST", "/api/health", "allow: GET"),
-        ("POST", "/api/rooms/r", "allow: GET, DELETE"),
+        ("POST", "/api/rooms/r", "allow: GET, PATCH, DELETE"),
         ("POST", "/", "allow: GET"),
         ("POST", "/ws", "allow: GET"),
     ] {

@@ -13,19 +13,24 @@ use crate::client::{Peer, http, websocket};
 use crate::process::{PATIENCE, Server};
 
 /// A client of the default namespace.
-struct Client {
+pub struct Client {
     socket: WebSocketStream<TcpStream>,
     events: u32,
 }
 
 impl Client {
-    async fn connect(to: SocketAddr, query: &str) -> Self {
+    pub async fn connect(to: SocketAddr, query: &str) -> Self {
+        Self::connect_as(to, query, "").await
+    }
+
+    /// With `auth`, as JSON.
+    pub async fn connect_as(to: SocketAddr, query: &str, auth: &str) -> Self {
         let path = format!("/socket.io/?EIO=4&transport=websocket{query}");
         let mut client = Self { socket: websocket(to, &path, None).await, events: 0 };
         let opened = client.packet().await;
         let open: Value = serde_json::from_str(opened.strip_prefix('0').expect("OPEN")).unwrap();
         assert_eq!(open["maxPayload"], 65_536);
-        client.say("40").await;
+        client.say(&format!("40{auth}")).await;
         assert!(client.packet().await.starts_with("40"), "CONNECT is answered");
         client
     }
@@ -47,7 +52,7 @@ impl Client {
     }
 
     /// Emits an event and waits for its acknowledgement.
-    async fn ask(&mut self, event: &str, data: Value) -> Value {
+    pub async fn ask(&mut self, event: &str, data: Value) -> Value {
         self.events += 1;
         let id = self.events;
         self.say(&format!("42{id}{}", json!([event, data]))).await;

@@ -64,6 +64,7 @@ fn help_lists_every_variable_and_flag() {
         "LOG_LEVEL",
         "MEDIASOUP_LOG_LEVEL",
         "IO_BACKEND",
+        "AUTH_KEYS_FILE",
     ] {
         let flag = format!("--{}", variable.to_lowercase().replace('_', "-"));
         assert!(help.contains(&format!("[env: {variable}=]")), "{variable}\n{help}");

@@ -4,6 +4,7 @@ use std::sync::mpsc;
 
 use serde_json::{Value, json};
 
+use crate::control::identity::Identity;
 use crate::control::refusal::Refusal;
 use crate::control::requests::DtlsFingerprint;
 use crate::control::rooms::{Announced, Rooms};
@@ -38,7 +39,14 @@ pub struct Client {
 impl Lab {
     pub fn new(shards: u16) -> Self {
         let (mailboxes, shards) = (0..shards).map(mailbox).unzip();
-        Self { rooms: Rooms::new(announced(), mailboxes), shards, clients: 0 }
+        Self { rooms: rooms(mailboxes), shards, clients: 0 }
+    }
+
+    /// One shard, and clients that need a token.
+    pub fn guarded(identity: Identity) -> Self {
+        let mut lab = Self::new(1);
+        lab.rooms.identity = identity;
+        lab
     }
 
     pub fn connect(&mut self) -> Client {
@@ -167,7 +175,12 @@ pub fn mailbox(shard: u16) -> (Mailbox, mpsc::Receiver<Command>) {
     (Mailbox::new(ShardId(shard), None, port, commands, Box::new(|| ())), asked)
 }
 
-pub fn announced() -> Announced {
+/// Rooms in which everybody may do everything.
+pub fn rooms(shards: Vec<Mailbox>) -> Rooms {
+    Rooms::new(Identity::default(), announced(), shards)
+}
+
+fn announced() -> Announced {
     let fingerprint = DtlsFingerprint { algorithm: "sha-256".into(), value: FINGERPRINT.into() };
     Announced { address: "192.0.2.7".into(), fingerprint }
 }

@@ -1,5 +1,7 @@
 //! The control thread with fake shards: what clients are told, and what shards are asked.
 
+mod admin;
+mod authorization;
 mod http;
 mod lab;
 mod quality;

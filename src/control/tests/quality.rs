@@ -6,10 +6,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::lab::{Client, Lab, OPUS, VP8, announced, mailbox, text};
+use super::lab::{Client, Lab, OPUS, VP8, mailbox, rooms, text};
 use crate::control::hub;
 use crate::control::questions::{ANSWER_WITHIN, MAX_QUESTIONS};
-use crate::control::rooms::Rooms;
 use crate::control::session::{Caller, Outgoing};
 use crate::control::speakers::{MAX_LEVELS_INTERVAL, MIN_LEVELS_INTERVAL};
 use crate::id::{Codec, MediaKind, ProducerId, Rid, RoomKey, Ssrc};
@@ -366,7 +365,7 @@ async fn the_hub_gives_up_on_a_silent_shard_by_itself() {
     let (mailbox, _silent) = mailbox(0);
     let (hub, inbox) = hub::new();
     let (_events, events) = mpsc::unbounded_channel();
-    let running = tokio::spawn(inbox.run(Rooms::new(announced(), vec![mailbox]), events));
+    let running = tokio::spawn(inbox.run(rooms(vec![mailbox]), events));
     let (id, mut line) = hub.open(Caller::default()).await.unwrap();
     let mut ask = async |tag, method: &str, data| {
         hub.request(id, tag, method.to_owned(), data).await;

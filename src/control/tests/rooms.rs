@@ -1,5 +1,7 @@
 //! Joining, leaving, replacing, closing; REST's view of it.
 
+use std::num::NonZeroU8;
+
 use serde_json::{Value, json};
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -7,7 +9,7 @@ use super::lab::{Client, Lab, OPUS, text};
 use crate::control::refusal::Refusal;
 use crate::control::requests::MAX_APP_DATA;
 use crate::control::rest::Call;
-use crate::control::rooms::MAX_EMPTY_ROOMS;
+use crate::control::rooms::{MAX_EMPTY_ROOMS, RoomOptions};
 use crate::control::session::{End, QUEUE};
 use crate::id::RoomId;
 
@@ -23,7 +25,7 @@ fn join_as(room: &str, peer: &str) -> Value {
     json!({ "roomId": room, "peerId": peer })
 }
 
-fn ended(client: &mut Client) -> Option<End> {
+pub fn ended(client: &mut Client) -> Option<End> {
     match client.line.end.try_recv() {
         Ok(end) => Some(end),
         Err(TryRecvError::Empty) => None,
@@ -73,7 +75,7 @@ fn a_room_made_by_a_join_goes_with_its_last_peer() {
 #[test]
 fn a_room_made_by_rest_stays_until_it_is_deleted() {
     let mut lab = Lab::new(1);
-    lab.rooms.rest(Call::CreateRoom(room("r"), None)).unwrap();
+    lab.rooms.rest(Call::CreateRoom(room("r"), RoomOptions::default())).unwrap();
     let ada = lab.join("r", "ada");
     lab.rooms.close(ada.id);
     assert_eq!(show(&mut lab, "r").unwrap()["peersCount"], 0);
@@ -84,7 +86,8 @@ fn a_room_made_by_rest_stays_until_it_is_deleted() {
 #[test]
 fn a_room_can_be_limited_to_its_loudest() {
     let mut lab = Lab::new(2);
-    let made = lab.rooms.rest(Call::CreateRoom(room("r"), Some(3))).unwrap();
+    let loudest = RoomOptions { loudest: NonZeroU8::new(3), ..RoomOptions::default() };
+    let made = lab.rooms.rest(Call::CreateRoom(room("r"), loudest)).unwrap();
     assert_eq!(made["loudest"], 3);
     assert!(lab.commands(0).is_empty(), "nobody is there to be heard");
     let ada = lab.join("r", "ada");
@@ -237,9 +240,12 @@ fn deleting_a_room_tells_its_peers_once_and_lets_them_stay_connected() {
 fn empty_rooms_do_not_keep_peers_from_joining() {
     let mut lab = Lab::new(1);
     for number in 0..MAX_EMPTY_ROOMS {
-        lab.rooms.rest(Call::CreateRoom(room(&number.to_string()), None)).unwrap();
+        let id = room(&number.to_string());
+        lab.rooms.rest(Call::CreateRoom(id, RoomOptions::default())).unwrap();
     }
-    let one_more = |lab: &mut Lab| lab.rooms.rest(Call::CreateRoom(room("one more"), None));
+    let one_more = |lab: &mut Lab| {
+        lab.rooms.rest(Call::CreateRoom(room("one more"), RoomOptions::default()))
+    };
     assert_eq!(one_more(&mut lab).unwrap_err().status, 503);
     lab.join("a new room", "ada");
     // A room in use is no empty one.

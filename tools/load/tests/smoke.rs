@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use shardcast::control::identity::Identity;
 use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
 use shardcast::control::{Control, PING_INTERVAL};
@@ -55,7 +56,8 @@ impl Server {
                     // Gone is as good as told.
                     let _ = stopped.await;
                 };
-                Control { listener, announced, mailboxes, events, ping_interval }
+                let identity = Identity::default();
+                Control { listener, identity, announced, mailboxes, events, ping_interval }
                     .run(stopped)
                     .await;
             });
