@@ -3,14 +3,20 @@
 //! Every setting is a variable and a flag; the flag wins. Nothing after the start looks at the
 //! environment again.
 
+mod rooms;
+
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::thread::available_parallelism;
 
 use clap::Parser;
 use tracing::level_filters::LevelFilter;
+
+pub use self::rooms::RoomLimits;
 
 /// Most shards: more cores than any one machine gives to an SFU today.
 pub const MAX_WORKERS: u16 = 128;
@@ -38,6 +44,8 @@ pub struct Config {
     pub io_backend: IoBackend,
     /// The keys that tokens are checked with; `None`: nobody is asked for one.
     pub auth_keys_file: Option<PathBuf>,
+    /// What clients may make the server keep.
+    pub rooms: RoomLimits,
 }
 
 /// `NODE_ENV`.
@@ -127,6 +135,8 @@ struct Settings {
     /// it, everybody may do everything.
     #[arg(long, env)]
     auth_keys_file: Option<PathBuf>,
+    #[command(flatten)]
+    rooms: rooms::RoomSettings,
 }
 
 impl Settings {
@@ -152,6 +162,7 @@ impl Settings {
             io_backend: choose("IO_BACKEND", &self.io_backend, &IO_BACKENDS)?,
             // An empty variable is one that is not set.
             auth_keys_file: self.auth_keys_file.filter(|path| !path.as_os_str().is_empty()),
+            rooms: self.rooms.validate()?,
         })
     }
 }
@@ -194,11 +205,11 @@ fn choose<T: Copy>(
     Err(unusable(variable, value, format!("one of {}", allowed.join(", "))))
 }
 
-fn number(
+fn number<T: FromStr + PartialOrd + Display>(
     variable: &'static str,
     value: &str,
-    range: RangeInclusive<u16>,
-) -> Result<u16, Unusable> {
+    range: RangeInclusive<T>,
+) -> Result<T, Unusable> {
     let parsed = value.parse().ok().filter(|number| range.contains(number));
     let allowed = || format!("a whole number from {} to {}", range.start(), range.end());
     parsed.ok_or_else(|| unusable(variable, value, allowed()))
@@ -305,8 +316,15 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_rooms_time_can_be_endless() {
+        assert_eq!(load(&[]).unwrap().rooms, RoomLimits::DEFAULT);
+        let rooms = load(&["--empty-room-timeout", "0", "--max-rooms", "5"]).unwrap().rooms;
+        assert_eq!((rooms.empty_for, rooms.rooms), (None, 5));
+    }
+
+    #[test]
     fn a_complaint_is_one_line_with_variable_value_and_what_is_allowed() {
-        let cases: [(&[&str], &str); 10] = [
+        let cases: [(&[&str], &str); 13] = [
             (&["--node-env", "test"], "NODE_ENV=\"test\""),
             (&["--http-port", "65536"], "HTTP_PORT=\"65536\""),
             (&["--http-ip", "localhost\n"], "HTTP_IP=\"localhost\\n\""),
@@ -317,6 +335,9 @@ mod tests {
             (&["--rtc-max-port", "9999"], "RTC_MAX_PORT=\"9999\""),
             (&["--log-level", "loud"], "LOG_LEVEL=\"loud\""),
             (&["--io-backend", "dpdk"], "IO_BACKEND=\"dpdk\""),
+            (&["--max-rooms", "0"], "MAX_ROOMS=\"0\""),
+            (&["--empty-room-timeout", "soon"], "EMPTY_ROOM_TIMEOUT=\"soon\""),
+            (&["--max-consumers-per-peer", "2049"], "MAX_CONSUMERS_PER_PEER=\"2049\""),
         ];
         for (arguments, start) in cases {
             let line = complaint(arguments);

@@ -57,11 +57,14 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let certificate = Arc::new(dtls::Identity::generate()?);
     let announced = announced(config, &certificate.fingerprint());
     let begin = Instant::now();
-    let shards = shard::start(&shards(config), certificate).map_err(|error| blame(config, &error))?;
+    let shards =
+        shard::start(&shards(config), certificate).map_err(|error| blame(config, &error))?;
     let Shards { mailboxes, events, chosen, threads } = shards;
     say_hello(listener.local_addr()?, &identity, &mailboxes, &chosen, begin.elapsed());
     if !identity.is_on() && config.environment == Environment::Production {
-        warn!("AUTH_KEYS_FILE is not set: whoever reaches this port may join any room and close it");
+        warn!(
+            "AUTH_KEYS_FILE is not set: whoever reaches this port may join any room and close it"
+        );
     }
 
     // Who keeps the shards off io_uring wants the process off it.
@@ -84,7 +87,10 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
             info!(signal = name, "Shardcast stops");
         };
         let ping_interval = PING_INTERVAL;
-        Control { listener, identity, announced, mailboxes, events, ping_interval }.run(stop).await;
+        let limits = config.rooms;
+        Control { listener, identity, limits, announced, mailboxes, events, ping_interval }
+            .run(stop)
+            .await;
         std::io::Result::Ok(())
     })??;
 

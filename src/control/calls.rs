@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use tracing::debug;
 
 use crate::control::identity::Source;
+use crate::control::limits::Limit;
 use crate::control::refusal::Refusal;
 use crate::control::requests::{
-    ConnectTransport, Consume, CreateTransport, DtlsFingerprint, DtlsParameters, DtlsRole,
+    AppData, ConnectTransport, Consume, CreateTransport, DtlsFingerprint, DtlsParameters, DtlsRole,
     OfTransport, Produce, Request,
 };
 use crate::control::rooms::Rooms;
@@ -20,13 +21,6 @@ use crate::ortc;
 use crate::shard::mailbox::dtls::{self, Fingerprint};
 use crate::shard::mailbox::{Command, ProducerSpec, ice};
 
-/// Transports of one peer: it needs two, and a third while it replaces one. At the limit, the oldest that
-/// was never connected makes way.
-pub const MAX_TRANSPORTS: usize = 8;
-/// Producers of one peer: camera, microphone, screens.
-pub const MAX_PRODUCERS: usize = 64;
-/// Consumers of one peer: a few producers of everyone in a room of hundreds.
-pub const MAX_CONSUMERS: usize = 2048;
 /// Consumers of one transport in its life, closed ones too: their SSRCs stay taken.
 pub const MAX_CONSUMED: u32 = 65_536;
 /// Fingerprints of one `connectTransport`: one per hash function that exists.
@@ -163,11 +157,12 @@ impl Rooms {
         let peer = self.peer(session)?;
         peer.grants.connect()?;
         let shard = peer.shard;
-        if peer.transports.len() >= MAX_TRANSPORTS {
+        if peer.transports.len() >= self.limits.transports {
+            // The oldest that was never connected makes way.
             let unused =
                 |id: &&TransportId| self.transports.get(id).is_some_and(|it| !it.connect_called);
             let Some(&oldest) = peer.transports.iter().find(unused) else {
-                return Err(Refusal::too_many("transports", MAX_TRANSPORTS));
+                return Err(self.too_many(Limit::Transports, "transports", self.limits.transports));
             };
             self.close_transport(oldest, "replaced");
             self.tell(shard, Command::RemoveTransport(oldest));
@@ -249,9 +244,10 @@ impl Rooms {
         let source = Source::of(call.kind, &app_data);
         let peer = self.peer(session)?;
         peer.grants.publish(source)?;
+        self.fits(&app_data)?;
         let transport = self.own_transport(session, call.transport_id)?;
-        if peer.producers.len() >= MAX_PRODUCERS {
-            return Err(Refusal::too_many("producers", MAX_PRODUCERS));
+        if peer.producers.len() >= self.limits.producers {
+            return Err(self.too_many(Limit::Producers, "producers", self.limits.producers));
         }
         let room = self.rooms.get(&peer.room).ok_or_else(|| Refusal::no_such("room"))?;
         let (wants_pause, muted) = (call.paused.unwrap_or(false), peer.muted.contains(source));
@@ -319,8 +315,8 @@ impl Rooms {
         };
         let peer = self.peer(session)?;
         let shard = peer.shard;
-        if peer.consumers.len() >= MAX_CONSUMERS {
-            return Err(Refusal::too_many("consumers", MAX_CONSUMERS));
+        if peer.consumers.len() >= self.limits.consumers {
+            return Err(self.too_many(Limit::Consumers, "consumers", self.limits.consumers));
         }
         let producer = call.producer_id.0.and_then(|id| self.producers.get(&id));
         // What another room's peers send is not there for this one.
@@ -373,6 +369,23 @@ impl Rooms {
         }
         self.add_consumer(consumer, spec);
         Ok(answer)
+    }
+
+    /// 429: a peer has as many of these as it may have.
+    fn too_many(&self, limit: Limit, what: &str, most: usize) -> Refusal {
+        self.limits_met.count(limit);
+        Refusal::too_many(what, most)
+    }
+
+    /// 400 if `appData` is too long.
+    pub(super) fn fits(&self, app_data: &AppData) -> Result<(), Refusal> {
+        let most = self.limits.app_data;
+        if serde_json::to_vec(app_data).is_ok_and(|json| json.len() <= most) {
+            return Ok(());
+        }
+        self.limits_met.count(Limit::AppData);
+        let why = format!("must not be longer than {most} bytes of JSON");
+        Err(Refusal::field("appData", why))
     }
 
     /// The transport for a `consume` that names none: one that only consumes before one that serves

@@ -17,6 +17,8 @@ mod figures;
 pub mod http;
 pub mod hub;
 pub mod identity;
+mod idle;
+pub mod limits;
 pub mod logs;
 pub mod placement;
 pub mod protoo;
@@ -43,6 +45,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
+use crate::config::RoomLimits;
 use crate::shard::mailbox::{Mailbox, ShardEvent};
 
 /// How often a client's connection is pinged.
@@ -57,6 +60,8 @@ pub struct Control {
     pub listener: TcpListener,
     /// Who may do what.
     pub identity: identity::Identity,
+    /// What clients may make the server keep.
+    pub limits: RoomLimits,
     /// What transports tell their clients.
     pub announced: rooms::Announced,
     /// The shards, in the order of their ids.
@@ -71,7 +76,7 @@ impl Control {
     /// Serves clients until `stop`; then tells them, and returns when they are gone, about 2 s later at most.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (hub, inbox) = hub::new();
-        let rooms = rooms::Rooms::new(self.identity, self.announced, self.mailboxes);
+        let rooms = rooms::Rooms::new(self.identity, self.limits, self.announced, self.mailboxes);
         let server = tokio::spawn(http::serve(self.listener, hub.clone(), self.ping_interval));
         let stopping = async {
             stop.await;

@@ -18,9 +18,6 @@ use crate::ortc::{RtpCapabilities, RtpParameters};
 /// A client's own data about a peer or producer: passed on, never looked into.
 pub type AppData = Map<String, Value>;
 
-/// Longest `appData`, in bytes of JSON: everyone in a room gets everyone's.
-pub const MAX_APP_DATA: usize = 16 * 1024;
-
 /// One request of a client.
 pub enum Request {
     /// `joinRoom`
@@ -138,16 +135,6 @@ pub fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Refusal> {
     })
 }
 
-fn app_data<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AppData>, D::Error> {
-    let data = Option::<AppData>::deserialize(deserializer)?;
-    let len = serde_json::to_vec(&data).map_or(usize::MAX, |json| json.len());
-    if len > MAX_APP_DATA {
-        let why = format!("must not be longer than {MAX_APP_DATA} bytes of JSON");
-        return Err(serde::de::Error::custom(why));
-    }
-    Ok(data)
-}
-
 /// `joinRoom`. What is missing here may stand in the URL's query.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -159,7 +146,6 @@ pub struct JoinRoom {
     /// What allows it to.
     pub token: Option<Token>,
     /// Told to the other peers.
-    #[serde(default, deserialize_with = "app_data")]
     pub app_data: Option<AppData>,
 }
 
@@ -244,7 +230,6 @@ pub struct Produce {
     #[serde(default)]
     pub paused: Option<bool>,
     /// Told to the other peers.
-    #[serde(default, deserialize_with = "app_data")]
     pub app_data: Option<AppData>,
 }
 

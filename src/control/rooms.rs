@@ -9,9 +9,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use crate::config::RoomLimits;
 use crate::control::identity::{Grants, Identity, Sources};
+use crate::control::idle::EmptyRooms;
+use crate::control::limits::{Limit, LimitsMet};
 use crate::control::placement::{Load, least_loaded};
 use crate::control::questions::Questions;
 use crate::control::refusal::Refusal;
@@ -23,16 +27,12 @@ use crate::control::streams::{Consumer, Producer, Transport};
 use crate::id::{ConsumerId, PeerId, ProducerId, RoomId, RoomKey, ShardId, TransportId};
 use crate::shard::mailbox::{Command, Mailbox};
 
-/// Rooms at a time: REST makes them without a peer, so their number needs an end.
-pub const MAX_ROOMS: usize = 10_000;
-
-/// Rooms without peers that REST keeps at a time: so many that strangers who make rooms leave most of
-/// [`MAX_ROOMS`] to those who join.
-pub const MAX_EMPTY_ROOMS: usize = 1_000;
-
 /// Everything that control knows.
 pub struct Rooms {
     pub(super) identity: Identity,
+    pub(super) limits: RoomLimits,
+    /// How often these and other limits were met.
+    pub(super) limits_met: Arc<LimitsMet>,
     pub(super) announced: Announced,
     pub(super) shards: Vec<Mailbox>,
     pub(super) loads: Vec<Load>,
@@ -45,6 +45,7 @@ pub struct Rooms {
     pub(super) questions: Questions,
     /// The rooms by what the shards call them.
     pub(super) room_keys: BTreeMap<RoomKey, RoomId>,
+    pub(super) empty_rooms: EmptyRooms,
     next_room: u64,
     /// Sessions that cannot be written to; ended when the call at hand is done.
     doomed: Vec<SessionId>,
@@ -92,6 +93,8 @@ pub(super) struct Room {
     created_at: Timestamp,
     /// Rooms made by REST stay when their last peer leaves; those made by a join go with it.
     stays: bool,
+    /// Since when nobody is in it; `None`: somebody is.
+    pub(super) empty_since: Option<Instant>,
     pub(super) peers: BTreeMap<PeerId, SessionId>,
 }
 
@@ -120,9 +123,16 @@ struct Newcomer {
 
 impl Rooms {
     /// No rooms yet, and these shards, in the order of their ids.
-    pub fn new(identity: Identity, announced: Announced, shards: Vec<Mailbox>) -> Self {
+    pub fn new(
+        identity: Identity,
+        limits: RoomLimits,
+        announced: Announced,
+        shards: Vec<Mailbox>,
+    ) -> Self {
         Self {
             identity,
+            limits,
+            limits_met: Arc::default(),
             announced,
             loads: vec![Load::default(); shards.len()],
             shards,
@@ -134,6 +144,7 @@ impl Rooms {
             secrets: Secrets::default(),
             questions: Questions::default(),
             room_keys: BTreeMap::new(),
+            empty_rooms: EmptyRooms::new(),
             next_room: 0,
             doomed: Vec::new(),
         }
@@ -182,9 +193,10 @@ impl Rooms {
         if self.rooms.contains_key(&id) {
             return Err(Refusal::conflict("this room exists already"));
         }
-        if self.rooms.values().filter(|room| room.peers.is_empty()).count() >= MAX_EMPTY_ROOMS {
-            let why = format!("there are {MAX_EMPTY_ROOMS} empty rooms already");
-            return Err(Refusal::new(503, why));
+        let most = self.limits.empty_rooms;
+        if self.empty_rooms.len() >= most {
+            self.limits_met.count(Limit::EmptyRooms);
+            return Err(Refusal::new(503, format!("there are {most} empty rooms already")));
         }
         self.add_room(id, true, options)
     }
@@ -220,6 +232,8 @@ impl Rooms {
         let token = join.token.as_ref().or(caller.caller.token.as_ref());
         let grants = self.identity.check(token)?;
         grants.join(&room, &id)?;
+        let app_data = join.app_data.unwrap_or_default();
+        self.fits(&app_data)?;
 
         self.a_shard_lives()?;
         self.has_place(&room, &id)?;
@@ -229,7 +243,7 @@ impl Rooms {
         }
         let present = self.describe_peers(&room);
         let others = self.sessions_of(&room);
-        let app_data = Arc::new(join.app_data.unwrap_or_default());
+        let app_data = Arc::new(app_data);
         let shard = self.enter(session, room, Newcomer { id, grants, app_data }, &others);
         self.load(shard).peers += 1;
         Ok(json!({ "peers": present }))
@@ -253,6 +267,7 @@ impl Rooms {
                 self.set_home(&room, shard);
             }
         }
+        self.note_whether_empty(&room);
         if let Some(entry) = self.sessions.get_mut(&session) {
             entry.peer = Some(Peer {
                 room,
@@ -292,6 +307,8 @@ impl Rooms {
         self.forget_voice(&peer.room, &peer.id, session);
         if self.rooms.get(&peer.room).is_some_and(empty) {
             self.remove_room(&peer.room);
+        } else {
+            self.note_whether_empty(&peer.room);
         }
     }
 
@@ -374,23 +391,20 @@ impl Rooms {
     /// 503 if a room is full. Who comes back as a peer that is there takes that one's place.
     fn has_place(&self, id: &RoomId, peer: &PeerId) -> Result<(), Refusal> {
         let Some(room) = self.rooms.get(id) else { return Ok(()) };
-        match room.max_peers {
-            Some(most) if room.peers.len() >= most.get() as usize => {
-                let full = || Refusal::new(503, format!("the room is full: {most} peers at most"));
-                if room.peers.contains_key(peer) { Ok(()) } else { Err(full()) }
-            }
-            _ => Ok(()),
+        let cap = room.max_peers.map_or(usize::MAX, |most| most.get() as usize);
+        let most = cap.min(self.limits.peers);
+        if room.peers.len() < most || room.peers.contains_key(peer) {
+            return Ok(());
         }
+        self.limits_met.count(Limit::Peers);
+        Err(Refusal::new(503, format!("the room is full: {most} peers at most")))
     }
 
-    fn add_room(
-        &mut self,
-        id: RoomId,
-        stays: bool,
-        options: RoomOptions,
-    ) -> Result<(), Refusal> {
-        if self.rooms.len() >= MAX_ROOMS {
-            return Err(Refusal::new(503, format!("there are {MAX_ROOMS} rooms already")));
+    fn add_room(&mut self, id: RoomId, stays: bool, options: RoomOptions) -> Result<(), Refusal> {
+        let most = self.limits.rooms;
+        if self.rooms.len() >= most {
+            self.limits_met.count(Limit::Rooms);
+            return Err(Refusal::new(503, format!("there are {most} rooms already")));
         }
         info!(room = %id, "Room created");
         let key = RoomKey(self.next_room);
@@ -399,10 +413,21 @@ impl Rooms {
         let (home, speaker, listeners) = (None, None, Listeners::default());
         let RoomOptions { loudest, max_peers } = options;
         let loudest = loudest.map(NonZeroU8::get);
-        let room =
-            Room { key, home, speaker, listeners, loudest, max_peers, created_at, stays, peers };
+        let room = Room {
+            key,
+            home,
+            speaker,
+            listeners,
+            loudest,
+            max_peers,
+            created_at,
+            stays,
+            empty_since: None,
+            peers,
+        };
         self.room_keys.insert(key, id.clone());
-        self.rooms.insert(id, room);
+        self.rooms.insert(id.clone(), room);
+        self.note_whether_empty(&id);
         Ok(())
     }
 
@@ -416,8 +441,11 @@ impl Rooms {
         }
     }
 
-    fn remove_room(&mut self, id: &RoomId) {
+    pub(super) fn remove_room(&mut self, id: &RoomId) {
         if let Some(room) = self.rooms.remove(id) {
+            if let Some(since) = room.empty_since {
+                self.empty_rooms.remove(&(since, id.clone()));
+            }
             self.room_keys.remove(&room.key);
             if let (Some(_), Some(home)) = (room.loudest, room.home) {
                 self.tell(home, Command::ForwardLoudest { room: room.key, count: None });

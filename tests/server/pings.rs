@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
+use shardcast::config::RoomLimits;
 use shardcast::control::Control;
 use shardcast::control::identity::Identity;
 use shardcast::control::requests::DtlsFingerprint;
@@ -37,7 +38,15 @@ impl Stage {
         let (events_in, events) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
         let mailboxes = vec![mailbox];
-        let control = Control { listener, identity: Identity::default(), announced, mailboxes, events, ping_interval: PING };
+        let control = Control {
+            listener,
+            identity: Identity::default(),
+            limits: RoomLimits::DEFAULT,
+            announced,
+            mailboxes,
+            events,
+            ping_interval: PING,
+        };
         let control = tokio::spawn(async move {
             let _shard = (asked, events_in);
             control

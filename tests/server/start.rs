@@ -65,6 +65,14 @@ fn help_lists_every_variable_and_flag() {
         "MEDIASOUP_LOG_LEVEL",
         "IO_BACKEND",
         "AUTH_KEYS_FILE",
+        "MAX_ROOMS",
+        "MAX_EMPTY_ROOMS",
+        "EMPTY_ROOM_TIMEOUT",
+        "MAX_PEERS_PER_ROOM",
+        "MAX_TRANSPORTS_PER_PEER",
+        "MAX_PRODUCERS_PER_PEER",
+        "MAX_CONSUMERS_PER_PEER",
+        "MAX_APP_DATA",
     ] {
         let flag = format!("--{}", variable.to_lowercase().replace('_', "-"));
         assert!(help.contains(&format!("[env: {variable}=]")), "{variable}\n{help}");

@@ -4,6 +4,7 @@ use std::sync::mpsc;
 
 use serde_json::{Value, json};
 
+use crate::config::RoomLimits;
 use crate::control::identity::Identity;
 use crate::control::refusal::Refusal;
 use crate::control::requests::DtlsFingerprint;
@@ -46,6 +47,12 @@ impl Lab {
     pub fn guarded(identity: Identity) -> Self {
         let mut lab = Self::new(1);
         lab.rooms.identity = identity;
+        lab
+    }
+
+    pub fn limited(limits: RoomLimits) -> Self {
+        let mut lab = Self::new(1);
+        lab.rooms.limits = limits;
         lab
     }
 
@@ -177,7 +184,7 @@ pub fn mailbox(shard: u16) -> (Mailbox, mpsc::Receiver<Command>) {
 
 /// Rooms in which everybody may do everything.
 pub fn rooms(shards: Vec<Mailbox>) -> Rooms {
-    Rooms::new(Identity::default(), announced(), shards)
+    Rooms::new(Identity::default(), RoomLimits::DEFAULT, announced(), shards)
 }
 
 fn announced() -> Announced {

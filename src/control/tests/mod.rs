@@ -4,6 +4,7 @@ mod admin;
 mod authorization;
 mod http;
 mod lab;
+mod limits;
 mod quality;
 mod rooms;
 mod streams;

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::lab::{Client, Lab, OPUS, text};
+use crate::config::RoomLimits;
 use crate::control::refusal::Refusal;
-use crate::control::requests::MAX_APP_DATA;
 use crate::control::rest::Call;
-use crate::control::rooms::{MAX_EMPTY_ROOMS, RoomOptions};
+use crate::control::rooms::RoomOptions;
 use crate::control::session::{End, QUEUE};
 use crate::id::RoomId;
 
@@ -239,13 +239,12 @@ fn deleting_a_room_tells_its_peers_once_and_lets_them_stay_connected() {
 #[test]
 fn empty_rooms_do_not_keep_peers_from_joining() {
     let mut lab = Lab::new(1);
-    for number in 0..MAX_EMPTY_ROOMS {
+    for number in 0..RoomLimits::DEFAULT.empty_rooms {
         let id = room(&number.to_string());
         lab.rooms.rest(Call::CreateRoom(id, RoomOptions::default())).unwrap();
     }
-    let one_more = |lab: &mut Lab| {
-        lab.rooms.rest(Call::CreateRoom(room("one more"), RoomOptions::default()))
-    };
+    let one_more =
+        |lab: &mut Lab| lab.rooms.rest(Call::CreateRoom(room("one more"), RoomOptions::default()));
     assert_eq!(one_more(&mut lab).unwrap_err().status, 503);
     lab.join("a new room", "ada");
     // A room in use is no empty one.
@@ -259,10 +258,11 @@ fn long_app_data_and_malformed_rooms_are_refused_by_name() {
     let mut ada = lab.connect();
     let mut data = join_as("r", "ada");
     let empty = json!({ "pad": "" }).to_string().len();
-    data["appData"] = json!({ "pad": "x".repeat(MAX_APP_DATA - empty + 1) });
+    let most = RoomLimits::DEFAULT.app_data;
+    data["appData"] = json!({ "pad": "x".repeat(most - empty + 1) });
     let refusal = lab.refusal(&mut ada, "joinRoom", data.clone());
     assert!(refusal.status == 400 && refusal.reason.starts_with("appData: "), "{refusal}");
-    data["appData"] = json!({ "pad": "x".repeat(MAX_APP_DATA - empty) });
+    data["appData"] = json!({ "pad": "x".repeat(most - empty) });
     lab.ask(&mut ada, "joinRoom", data).unwrap();
 
     let method = "getRouterRtpCapabilities";

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::lab::{FINGERPRINT, Lab, OPUS, VP8, consume_request, fixture, produce_request, text};
-use crate::control::calls::{MAX_FINGERPRINTS, MAX_TRANSPORTS};
+use crate::config::RoomLimits;
+use crate::control::calls::MAX_FINGERPRINTS;
 use crate::shard::mailbox::{CloseReason, Command, Event, ShardId};
 
 fn connect(transport: &str, role: &str) -> Value {
@@ -111,7 +112,7 @@ fn restarting_ice_gives_new_credentials() {
 fn a_peer_has_a_bounded_number_of_transports() {
     let mut lab = Lab::new(1);
     let mut ada = lab.join("r", "ada");
-    for _ in 0..MAX_TRANSPORTS {
+    for _ in 0..RoomLimits::DEFAULT.transports {
         let transport = lab.transport(&mut ada);
         lab.ask(&mut ada, "connectTransport", connect(&transport, "client")).unwrap();
     }
@@ -122,7 +123,8 @@ fn a_peer_has_a_bounded_number_of_transports() {
 fn a_transport_that_was_never_connected_makes_way_for_a_new_one() {
     let mut lab = Lab::new(1);
     let mut ada = lab.join("r", "ada");
-    let transports: Vec<_> = (0..MAX_TRANSPORTS).map(|_| lab.transport(&mut ada)).collect();
+    let transports: Vec<_> =
+        (0..RoomLimits::DEFAULT.transports).map(|_| lab.transport(&mut ada)).collect();
     lab.ask(&mut ada, "connectTransport", connect(&transports[0], "client")).unwrap();
     lab.forget_commands();
     let new = lab.transport(&mut ada);

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use shardcast::config::RoomLimits;
 use shardcast::control::identity::Identity;
 use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
@@ -57,7 +58,8 @@ impl Server {
                     let _ = stopped.await;
                 };
                 let identity = Identity::default();
-                Control { listener, identity, announced, mailboxes, events, ping_interval }
+                let limits = RoomLimits::DEFAULT;
+                Control { listener, identity, limits, announced, mailboxes, events, ping_interval }
                     .run(stopped)
                     .await;
             });

@@ -1,0 +1,75 @@
+//! Which bounds were met, and how often: one counter each, from the start of the process.
+//!
+//! What a bound is, and what happens when it is met, stands with the code that keeps it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A bound that somebody outside can meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `MAX_ROOMS`: a room was not made.
+    Rooms,
+    /// `MAX_EMPTY_ROOMS`: a room was not made.
+    EmptyRooms,
+    /// `EMPTY_ROOM_TIMEOUT`: a room without peers was closed.
+    EmptyRoomTimeout,
+    /// `MAX_PEERS_PER_ROOM`, or the room's own cap: a peer was not let in.
+    Peers,
+    /// `MAX_TRANSPORTS_PER_PEER`: a transport was not made.
+    Transports,
+    /// `MAX_PRODUCERS_PER_PEER`: a producer was not made.
+    Producers,
+    /// `MAX_CONSUMERS_PER_PEER`: a consumer was not made.
+    Consumers,
+    /// `MAX_APP_DATA`: a peer or a producer was refused for its `appData`.
+    AppData,
+}
+
+/// Each limit and its name in what is exported.
+const NAMES: [(Limit, &str); 8] = [
+    (Limit::Rooms, "rooms"),
+    (Limit::EmptyRooms, "empty_rooms"),
+    (Limit::EmptyRoomTimeout, "empty_room_timeout"),
+    (Limit::Peers, "peers_per_room"),
+    (Limit::Transports, "transports_per_peer"),
+    (Limit::Producers, "producers_per_peer"),
+    (Limit::Consumers, "consumers_per_peer"),
+    (Limit::AppData, "app_data"),
+];
+
+/// How often each [`Limit`] was met.
+#[derive(Debug, Default)]
+pub struct LimitsMet([AtomicU64; NAMES.len()]);
+
+impl LimitsMet {
+    /// Counts one more.
+    pub fn count(&self, limit: Limit) {
+        self.0[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often this one was met.
+    pub fn times(&self, limit: Limit) -> u64 {
+        self.0[limit as usize].load(Ordering::Relaxed)
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        NAMES.iter().map(|(limit, name)| (*name, self.times(*limit)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_has_a_counter_of_its_own() {
+        let met = LimitsMet::default();
+        for (index, (limit, name)) in NAMES.into_iter().enumerate() {
+            assert_eq!(limit as usize, index, "{name}");
+            met.count(limit);
+            assert_eq!(met.times(limit), 1);
+        }
+        assert!(met.all().all(|(_, times)| times == 1));
+    }
+}
