@@ -143,11 +143,11 @@ export class Call extends EventTarget {
   }
 
   async #joinRoom(session) {
-    const { room, peerId, name } = this.#options;
+    const { room, peerId, token, name } = this.#options;
     for (let tries = 1; ; tries += 1) {
       try {
-        const appData = { displayName: name };
-        const { peers } = await this.request('joinRoom', { roomId: room, peerId, appData });
+        const asked = { roomId: room, peerId, token, appData: { displayName: name } };
+        const { peers } = await this.request('joinRoom', asked);
         // Before anything else is waited for: notifications about these peers may be right behind the answer.
         if (session === this.#session) this.#receiving = new Receiving(this, peers);
         return;

@@ -18,6 +18,8 @@ export const options = {
   room: query.get('room') ?? 'lobby',
   name: query.get('name') ?? '',
   peerId: query.get('peer') ?? `web-${randomId()}`,
+  // Behind the #, which browsers send to nobody; undefined where the server asks for none.
+  token: new URLSearchParams(location.hash.slice(1)).get('token') ?? undefined,
   // vp8, vp9, h264 or av1.
   codec: (query.get('codec') ?? 'vp8').toLowerCase(),
   simulcast: query.get('simulcast') !== '0',
