@@ -1,6 +1,7 @@
 //! REST: every call, every error.
 
 use serde_json::json;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::client::{Peer, http, http_raw};
 use crate::process::Server;
@@ -56,6 +57,43 @@ async fn deleting_a_room_tells_its_peers() {
     assert_eq!(peer.news().await, ("roomClosed".into(), json!({ "roomId": "r" })));
     // The connection stays.
     assert_eq!(peer.ask("leaveRoom", json!({})).await, Err(403));
+}
+
+#[tokio::test]
+async fn a_removed_peer_is_told_and_its_connection_closed() {
+    let server = Server::start(&[]);
+    let mut ada = Peer::join(server.http, "r", "Ada%20B").await;
+    let mut bob = Peer::join(server.http, "r", "bob").await;
+    assert_eq!(ada.news().await.0, "newPeer");
+    let path = "/api/rooms/r/peers/Ada%20B";
+    assert_eq!(http(server.http, "GET", path, "").await.json()["peerId"], "Ada B");
+    assert_eq!(http(server.http, "DELETE", path, "").await.status, 204);
+    let left = ("peerLeft".into(), json!({ "peerId": "Ada B", "reason": "removed" }));
+    assert_eq!(ada.news().await, left);
+    assert_eq!(ada.close_code().await, CloseCode::Library(4000));
+    assert_eq!(bob.news().await, left);
+    assert_eq!(http(server.http, "DELETE", path, "").await.refusal().0, 404);
+    // The name is free at once.
+    Peer::join(server.http, "r", "Ada%20B").await;
+}
+
+#[tokio::test]
+async fn a_full_room_is_refused() {
+    let server = Server::start(&[("MAX_PEERS_PER_ROOM", "2")]);
+    let capped = r#"{"roomId":"r","maxPeers":1}"#;
+    assert_eq!(http(server.http, "POST", "/api/rooms", capped).await.json()["maxPeers"], 1);
+    let _ada = Peer::join(server.http, "r", "ada").await;
+    let mut bob = Peer::connect(server.http, "?roomId=r&peerId=bob").await;
+    assert_eq!(bob.ask("joinRoom", json!({})).await, Err(503));
+    let lifted = http(server.http, "PATCH", "/api/rooms/r", r#"{"maxPeers":null}"#).await;
+    assert_eq!((lifted.status, &lifted.json()["maxPeers"]), (200, &json!(null)));
+    bob.ask("joinRoom", json!({})).await.unwrap();
+    let mut cid = Peer::connect(server.http, "?roomId=r&peerId=cid").await;
+    assert_eq!(cid.ask("joinRoom", json!({})).await, Err(503));
+    for body in ["", "[]", r#"{"maxPeers":0}"#, r#"{"maxPeers":"many"}"#] {
+        let answer = http(server.http, "PATCH", "/api/rooms/r", body).await;
+        assert_eq!(answer.refusal(), (400, "BAD_REQUEST".into()), "{body}");
+    }
 }
 
 #[tokio::test]
