@@ -140,6 +140,19 @@ async fn a_stopping_server_says_so() {
 }
 
 #[tokio::test]
+async fn a_removed_peer_is_told_and_disconnected() {
+    let server = Server::start(&[]);
+    let mut protoo = Peer::join(server.http, "r", "protoo").await;
+    let mut client = Client::connect(server.http, "&roomId=r&peerId=sio").await;
+    client.ask("joinRoom", json!({})).await;
+    assert_eq!(protoo.news().await.0, "newPeer");
+    protoo.ask("removePeer", json!({ "peerId": "sio" })).await.unwrap();
+    let left = ("peerLeft".into(), json!({ "peerId": "sio", "reason": "removed" }));
+    assert_eq!((client.event().await, protoo.news().await), (left.clone(), left));
+    assert_eq!(client.packet().await, "41");
+}
+
+#[tokio::test]
 async fn long_polling_works_too() {
     let server = Server::start(&[]);
     let answer = http(server.http, "GET", "/socket.io/?EIO=4&transport=polling", "").await;
