@@ -3,6 +3,7 @@
 //! Every setting is a variable and a flag; the flag wins. Nothing after the start looks at the
 //! environment again.
 
+mod http;
 mod rooms;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use clap::Parser;
 use tracing::level_filters::LevelFilter;
 
 pub use self::rooms::RoomLimits;
+pub use http::{Http, Limits, Network, Origins, TlsFiles};
 
 /// Most shards: more cores than any one machine gives to an SFU today.
 pub const MAX_WORKERS: u16 = 128;
@@ -46,6 +48,8 @@ pub struct Config {
     pub auth_keys_file: Option<PathBuf>,
     /// What clients may make the server keep.
     pub rooms: RoomLimits,
+    /// How HTTP, WebSocket and Socket.IO are served.
+    pub http: Http,
 }
 
 /// `NODE_ENV`.
@@ -137,6 +141,8 @@ struct Settings {
     auth_keys_file: Option<PathBuf>,
     #[command(flatten)]
     rooms: rooms::RoomSettings,
+    #[command(flatten)]
+    http: http::HttpSettings,
 }
 
 impl Settings {
@@ -163,6 +169,7 @@ impl Settings {
             // An empty variable is one that is not set.
             auth_keys_file: self.auth_keys_file.filter(|path| !path.as_os_str().is_empty()),
             rooms: self.rooms.validate()?,
+            http: self.http.validate()?,
         })
     }
 }

@@ -10,10 +10,13 @@ use shardcast::config::{self, Config, Environment, IoBackend, Stop};
 use shardcast::control::identity::{Identity, KeyFile};
 use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
-use shardcast::control::{Control, PING_INTERVAL, logs, runtime};
+use shardcast::control::supervisor::Supervisor;
+use shardcast::control::tls::Certificates;
+use shardcast::control::{Control, Order, PING_INTERVAL, logs, runtime};
 use shardcast::shard::mailbox::{Mailbox, dtls};
 use shardcast::shard::{self, Backend, Chosen, Shards, ShardsConfig, StartError};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::{debug, error, info, warn};
 
 /// How long shards have to end. With control's goodbye of 2 s that leaves a second of the 5 s that a
@@ -53,7 +56,8 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         format!("HTTP_IP=\"{ip}\" HTTP_PORT=\"{port}\": cannot bind TCP {http}: {error}")
     })?;
     listener.set_nonblocking(true)?;
-    let (key_file, identity) = keys(config)?;
+    let certificates = config.http.tls.clone().map(Certificates::load).transpose()?.map(Arc::new);
+    let (keys, identity) = keys(config)?;
     let certificate = Arc::new(dtls::Identity::generate()?);
     let announced = announced(config, &certificate.fingerprint());
     let begin = Instant::now();
@@ -70,27 +74,23 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     // Who keeps the shards off io_uring wants the process off it.
     let uring = config.io_backend != IoBackend::Mmsg;
     runtime::block_on(uring, async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                reload(key_file.as_ref());
-            }
-        });
+        let orders = orders()?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let stop = async move {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            info!(signal = name, "Shardcast stops");
+        let control = Control {
+            listener,
+            http: config.http.clone(),
+            certificates,
+            identity,
+            keys,
+            limits: config.rooms,
+            announced,
+            mailboxes,
+            events,
+            ping_interval: PING_INTERVAL,
+            supervisor: Supervisor::from_environment(),
         };
-        let ping_interval = PING_INTERVAL;
-        let limits = config.rooms;
-        Control { listener, identity, limits, announced, mailboxes, events, ping_interval }
-            .run(stop)
-            .await;
+        control.run(orders).await;
+        info!("Shardcast stops");
         std::io::Result::Ok(())
     })??;
 
@@ -110,11 +110,26 @@ fn keys(config: &Config) -> Result<(Option<KeyFile>, Identity), String> {
     Ok((Some(file), identity))
 }
 
-/// What SIGHUP asks for: files that may have changed are read again.
-fn reload(keys: Option<&KeyFile>) {
-    if let Some(keys) = keys {
-        keys.reload();
-    }
+/// Signals, as what they order (signal(7)).
+fn orders() -> std::io::Result<UnboundedReceiver<Order>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let (give, orders) = unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (signal, order) = tokio::select! {
+                _ = terminate.recv() => ("SIGTERM", Order::Drain),
+                _ = interrupt.recv() => ("SIGINT", Order::Stop),
+                _ = hang_up.recv() => ("SIGHUP", Order::Reload),
+            };
+            info!(signal, ?order, "Signal");
+            if give.send(order).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(orders)
 }
 
 /// The start-up error behind the settings that it comes from.

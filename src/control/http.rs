@@ -1,47 +1,34 @@
 //! One TCP port for everything: REST, the demo page, the WebSocket and Socket.IO.
 
-use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
+use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use socketioxide::service::SocketIoService;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{self, timeout};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use crate::config::Http;
+use crate::control::admission::{Admission, Admitted, Place};
 use crate::control::hub::Hub;
 use crate::control::identity::Token;
+use crate::control::limits::{Limit, LimitsMet};
+use crate::control::origins::{self, Headers, Standing};
 use crate::control::refusal::Refusal;
-use crate::control::session::{Caller, MAX_MESSAGE};
+use crate::control::session::{Caller, Manners};
 use crate::control::{protoo, rest, socketio};
 
-/// Connections at a time; more wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 16_384;
-/// Socket.IO sessions at a time. A polling session needs no connection of its own, so that the bound
-/// above is none for them.
-const MAX_SOCKETIO: usize = 16_384;
-/// A request's head must be whole within this time; also how long an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
-/// A request's body must be whole within this time.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Header fields per request: browsers behind proxies send about 40.
-const MAX_HEADERS: usize = 100;
-/// Longest request head in bytes.
-const MAX_HEAD: usize = 16 * 1024;
 /// Of a body that is too long, this much is still read, so that the client comes to read the refusal.
 const MAX_DISCARDED: usize = 1024 * 1024;
-/// Breath after a failed accept, which mostly means that file descriptors have run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The demo page, one file.
 const PAGE: &str = include_str!("../../tools/demo/dist/index.html");
@@ -51,88 +38,115 @@ type BodyError = Box<dyn std::error::Error + Send + Sync>;
 type Reply = Response<ReplyBody>;
 
 /// What all connections share.
-struct Server {
+pub struct Server {
     hub: Hub,
     socketio: SocketIoService<socketio::Elsewhere>,
+    /// Socket.IO sessions at a time. A polling session needs no connection of its own, so that the bound of
+    /// those is none for them.
     socketio_seats: Arc<Semaphore>,
     started: Instant,
-    ping_interval: Duration,
+    manners: Manners,
+    http_timeout: Duration,
+    admission: Admission,
+    headers: Headers,
+    met: Arc<LimitsMet>,
 }
 
-/// Accepts connections for ever.
-pub async fn serve(listener: TcpListener, hub: Hub, ping_interval: Duration) {
-    serve_up_to(MAX_SOCKETIO, listener, hub, ping_interval).await;
-}
-
-/// As [`serve`], with this many Socket.IO sessions at a time.
-pub(super) async fn serve_up_to(
-    sessions: usize,
-    listener: TcpListener,
-    hub: Hub,
-    ping_interval: Duration,
-) {
-    let socketio = socketio::service(hub.clone(), ping_interval);
-    let (socketio_seats, started) = (Arc::new(Semaphore::new(sessions)), Instant::now());
-    let server = Arc::new(Server { hub, socketio, socketio_seats, started, ping_interval });
-    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        // The semaphore is never closed.
-        let Ok(seat) = seats.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(connection(stream, server.clone(), Seat(Arc::new(seat))));
-            }
-            Err(error) => {
-                warn!(%error, "Cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// One of [`MAX_CONNECTIONS`]. Travels with each request, so that a WebSocket keeps it after the upgrade, and
-/// Engine.IO, which keeps a session's first request, as long as the session lives.
-#[derive(Clone)]
-struct Seat(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
-
-/// One of [`MAX_SOCKETIO`].
+/// One of the Socket.IO sessions.
 #[derive(Clone)]
 struct SessionSeat(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
 
-async fn connection(stream: TcpStream, server: Arc<Server>, seat: Seat) {
-    // Signaling is small messages that somebody waits for.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        let server = server.clone();
-        request.extensions_mut().insert(seat.clone());
-        async move { Ok::<_, Infallible>(server.answer(request).await) }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        debug!(%error, "HTTP connection ended");
-    }
+/// Where the bytes of a request came from, and whose it is.
+#[derive(Clone, Copy)]
+struct Source {
+    from: IpAddr,
+    client: IpAddr,
 }
 
 impl Server {
-    async fn answer(&self, request: Request<Incoming>) -> Reply {
+    /// As the operator wants it; nobody has connected yet.
+    pub fn new(http: &Http, hub: Hub, ping_interval: Duration, met: Arc<LimitsMet>) -> Self {
+        let manners = Manners::new(&http.limits, ping_interval, met.clone());
+        Self {
+            socketio: socketio::service(hub.clone(), manners.clone()),
+            hub,
+            socketio_seats: Arc::new(Semaphore::new(http.limits.connections as usize)),
+            started: Instant::now(),
+            manners,
+            http_timeout: http.limits.http_timeout,
+            admission: Admission::new(&http.limits, met.clone()),
+            headers: Headers::new(http),
+            met,
+        }
+    }
+
+    /// How long a TLS handshake, a request's head and its body may take, each.
+    pub fn http_timeout(&self) -> Duration {
+        self.http_timeout
+    }
+
+    /// The bounds that were met.
+    pub fn limits_met(&self) -> &Arc<LimitsMet> {
+        &self.met
+    }
+
+    /// Whether a connection from here may go on; a proxy's are many clients', so that only all of them count.
+    pub fn admit(&self, from: IpAddr) -> Option<Admitted> {
+        self.admission.connection((!self.headers.is_proxy(from)).then_some(from))
+    }
+
+    /// Answers one request; with `refusal`, if the whole connection is one too many.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        from: IpAddr,
+        refusal: Option<Refusal>,
+    ) -> Reply {
         let path = request.uri().path().to_owned();
-        let answered = match path.as_str() {
-            "/" | "/index.html" => page(request.method()),
-            "/ws" => self.websocket(request),
-            path if path.starts_with("/api/") => self.rest(request, path).await,
-            path if path == "/socket.io" || path.starts_with("/socket.io/") => {
-                self.socketio(request).await
-            }
-            _ => Err(Refusal::no_such("path")),
+        let standing = self.headers.standing(from, request.headers());
+        let source = Source { from, client: self.headers.client(from, request.headers()) };
+        let answered = match refusal {
+            Some(refusal) => Err(refusal),
+            None => self.checked(request, &path, source, &standing).await,
         };
-        answered.unwrap_or_else(|refusal| refused(&refusal, &path))
+        let mut reply = answered.unwrap_or_else(|refusal| refused(&refusal, &path));
+        if let Standing::Listed(origin) = standing {
+            origins::allow(reply.headers_mut(), origin);
+        }
+        reply
+    }
+
+    async fn checked(
+        &self,
+        request: Request<Incoming>,
+        path: &str,
+        source: Source,
+        standing: &Standing,
+    ) -> Result<Reply, Refusal> {
+        self.admission.request(source.client, time::Instant::now())?;
+        let is_socketio = path == "/socket.io" || path.starts_with("/socket.io/");
+        let only_reads = [Method::GET, Method::HEAD].contains(request.method());
+        // A foreign page may send what only reads: its browser keeps the answer from it.
+        if *standing == Standing::Foreign && (!only_reads || is_socketio || path == "/ws") {
+            return Err(Refusal::new(403, "pages of this origin may not use the server"));
+        }
+        let asks_before = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        if request.method() == Method::OPTIONS && asks_before {
+            return Ok(preflight(path, is_socketio));
+        }
+        match path {
+            "/" | "/index.html" => page(request.method()),
+            "/ws" => self.websocket(request, source),
+            path if path.starts_with("/api/") => self.rest(request, path).await,
+            _ if is_socketio => self.socketio(request, source).await,
+            _ => Err(Refusal::no_such("path")),
+        }
+    }
+
+    /// What a signaling session of a client behind a proxy takes; without a proxy, its connection has it.
+    fn place(&self, source: Source) -> Result<Arc<Place>, Refusal> {
+        let address = (source.client != source.from).then_some(source.client);
+        self.admission.place(address).map(Arc::new)
     }
 
     async fn rest(&self, request: Request<Incoming>, path: &str) -> Result<Reply, Refusal> {
@@ -143,29 +157,72 @@ impl Server {
         };
         let authorization = request.headers().get(header::AUTHORIZATION);
         let token = authorization.and_then(|it| Token::from_authorization(it.to_str().ok()?));
-        let body = timeout(BODY_TIMEOUT, whole_body(request.into_body())).await;
-        let body = body.map_err(|_| Refusal::new(408, "the body takes too long"))??;
+        let body = self.in_time(self.whole_body(request.into_body())).await??;
         let ask = rest::Ask { method, path, token, body };
         let (status, value) = rest::answer(&self.hub, self.started, ask).await?;
         Ok(json(status, &value))
     }
 
-    async fn socketio(&self, mut request: Request<Incoming>) -> Result<Reply, Refusal> {
+    async fn socketio(
+        &self,
+        mut request: Request<Incoming>,
+        source: Source,
+    ) -> Result<Reply, Refusal> {
         if begins_session(request.uri().query().unwrap_or_default()) {
             let seat = self.socketio_seats.clone().try_acquire_owned();
             let seat = seat.map_err(|_| Refusal::new(503, "there are too many sessions"))?;
-            // Engine.IO keeps it with the session's first request, or drops it with a refused one.
+            // Engine.IO keeps both with the session's first request, or drops them with a refused one.
             request.extensions_mut().insert(SessionSeat(Arc::new(seat)));
+            request.extensions_mut().insert(self.place(source)?);
         }
-        if declared_length(request.body()) > MAX_MESSAGE as u64 {
-            return Err(too_large());
+        let has_body = request.method() == Method::POST;
+        if declared_length(request.body()) > self.manners.max_message as u64 {
+            return Err(self.too_large());
         }
-        let Ok(reply) = Service::call(&self.socketio, request).await;
+        let answer = async {
+            let Ok(reply) = Service::call(&self.socketio, request).await;
+            reply
+        };
+        // A GET waits for news, a POST only for its body.
+        let reply = if has_body { self.in_time(answer).await? } else { answer.await };
         Ok(reply.map(|body| body.map_err(BodyError::from).boxed_unsync()))
     }
 
+    /// What waits for a request's body; 408 when that takes too long.
+    async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T, Refusal> {
+        timeout(self.http_timeout, answer).await.map_err(|_| {
+            self.met.count(Limit::HttpTimeout);
+            Refusal::new(408, "the body takes too long")
+        })
+    }
+
+    /// Reads a body that is not above the bound; 413 above.
+    async fn whole_body(&self, mut incoming: Incoming) -> Result<Vec<u8>, Refusal> {
+        if declared_length(&incoming) > MAX_DISCARDED as u64 {
+            return Err(self.too_large());
+        }
+        let (mut whole, mut seen) = (Vec::new(), 0);
+        while let Some(frame) = incoming.frame().await {
+            let frame = frame.map_err(|_| Refusal::new(400, "the body is broken"))?;
+            let Some(data) = frame.data_ref() else { continue };
+            seen += data.len();
+            if seen > MAX_DISCARDED {
+                break;
+            }
+            if seen <= self.manners.max_message {
+                whole.extend_from_slice(data);
+            }
+        }
+        if seen > self.manners.max_message { Err(self.too_large()) } else { Ok(whole) }
+    }
+
+    fn too_large(&self) -> Refusal {
+        self.met.count(Limit::BodySize);
+        Refusal::new(413, format!("the body is above {} bytes", self.manners.max_message))
+    }
+
     /// Checks the WebSocket handshake (RFC 6455 §4.2.1), and serves the connection once it is upgraded.
-    fn websocket(&self, mut request: Request<Incoming>) -> Result<Reply, Refusal> {
+    fn websocket(&self, mut request: Request<Incoming>, source: Source) -> Result<Reply, Refusal> {
         if request.method() != Method::GET {
             return Err(Refusal::new(405, "a WebSocket begins with GET"));
         }
@@ -181,17 +238,16 @@ impl Server {
         reply.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
 
         let caller = Caller::from_query(request.uri().query().unwrap_or_default());
-        let (hub, ping_interval) = (self.hub.clone(), self.ping_interval);
+        let place = self.place(source)?;
+        let (hub, manners) = (self.hub.clone(), self.manners.clone());
         let upgrade = hyper::upgrade::on(&mut request);
-        let seat = request.extensions_mut().remove::<Seat>();
+        let seats = std::mem::take(request.extensions_mut());
         tokio::spawn(async move {
             match upgrade.await {
-                Ok(stream) => {
-                    protoo::serve(TokioIo::new(stream), hub, caller, ping_interval).await;
-                }
+                Ok(stream) => protoo::serve(TokioIo::new(stream), hub, caller, manners).await,
                 Err(error) => debug!(%error, "WebSocket upgrade failed"),
             }
-            drop(seat);
+            drop((seats, place));
         });
         Ok(reply)
     }
@@ -219,33 +275,17 @@ fn page(method: &Method) -> Result<Reply, Refusal> {
     Ok(reply)
 }
 
-/// Reads a body of at most [`MAX_MESSAGE`] bytes; 413 above.
-async fn whole_body(mut incoming: Incoming) -> Result<Vec<u8>, Refusal> {
-    if declared_length(&incoming) > MAX_DISCARDED as u64 {
-        return Err(too_large());
-    }
-    let (mut whole, mut seen) = (Vec::new(), 0);
-    while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|_| Refusal::new(400, "the body is broken"))?;
-        let Some(data) = frame.data_ref() else { continue };
-        seen += data.len();
-        if seen > MAX_DISCARDED {
-            break;
-        }
-        if seen <= MAX_MESSAGE {
-            whole.extend_from_slice(data);
-        }
-    }
-    if seen > MAX_MESSAGE { Err(too_large()) } else { Ok(whole) }
+/// What a page may ask of this path.
+fn preflight(path: &str, is_socketio: bool) -> Reply {
+    let methods = if is_socketio { "GET, POST" } else { rest::allowed(path).unwrap_or("GET") };
+    let mut reply = json(StatusCode::NO_CONTENT, &Value::Null);
+    origins::preflight(reply.headers_mut(), methods);
+    reply
 }
 
 /// As `Content-Length` says; 0 if it says nothing.
 fn declared_length(body: &Incoming) -> u64 {
     body.size_hint().lower()
-}
-
-fn too_large() -> Refusal {
-    Refusal::new(413, format!("the body is above {MAX_MESSAGE} bytes"))
 }
 
 fn refused(refusal: &Refusal, path: &str) -> Reply {
@@ -263,6 +303,9 @@ fn refused(refusal: &Refusal, path: &str) -> Reply {
         StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
             // The rest of the body may still be on its way.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         StatusCode::UPGRADE_REQUIRED => {
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

@@ -34,6 +34,7 @@ enum Message {
     MissedPing { session: SessionId, missed: bool },
     Closed(SessionId),
     Rest { token: Option<Token>, call: Call, answer: oneshot::Sender<Result<Value, Refusal>> },
+    Drain(Duration),
     Stop,
 }
 
@@ -42,22 +43,24 @@ enum Message {
 pub struct Hub {
     messages: mpsc::Sender<Message>,
     next_session: Arc<AtomicU64>,
+    /// Messages that may wait for one session.
+    queue: usize,
 }
 
 /// The hub itself: to be [run](Inbox::run).
 pub struct Inbox(mpsc::Receiver<Message>);
 
-/// A hub that does not run yet.
-pub fn new() -> (Hub, Inbox) {
+/// A hub that does not run yet, with sessions for which `queue` messages may wait.
+pub fn new(queue: usize) -> (Hub, Inbox) {
     let (messages, inbox) = mpsc::channel(INBOX);
-    (Hub { messages, next_session: Arc::default() }, Inbox(inbox))
+    (Hub { messages, next_session: Arc::default(), queue }, Inbox(inbox))
 }
 
 impl Hub {
     /// Begins a session; `None` once the server has stopped.
     pub async fn open(&self, caller: Caller) -> Option<(SessionId, Line)> {
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
-        let (link, line) = session::pair();
+        let (link, line) = session::pair(self.queue);
         self.messages.send(Message::Open { session, link, caller }).await.ok()?;
         Some((session, line))
     }
@@ -84,6 +87,11 @@ impl Hub {
         answered.await.unwrap_or_else(|_| Err(Refusal::new(503, "the server is stopping")))
     }
 
+    /// Lets nobody join any more, and stops when the last peer has left, or after `within`.
+    pub async fn drain(&self, within: Duration) {
+        self.send(Message::Drain(within)).await;
+    }
+
     /// Tells all peers that the server stops, and ends every session and the hub.
     pub async fn stop(&self) {
         self.send(Message::Stop).await;
@@ -96,13 +104,18 @@ impl Hub {
 }
 
 impl Inbox {
-    /// Works until [`Hub::stop`]. `events` is what the shards tell.
+    /// Works until [`Hub::stop`], or the end of [`Hub::drain`]. `events` is what the shards tell.
     pub async fn run(mut self, mut rooms: Rooms, mut events: mpsc::UnboundedReceiver<ShardEvent>) {
-        let mut shards_run = true;
-        loop {
+        let (mut shards_run, mut end) = (true, None);
+        // A drained server ends when its last peer has left.
+        while end.is_none() || rooms.peers() > 0 {
             tokio::select! {
                 message = self.0.recv() => match message {
                     None | Some(Message::Stop) => break,
+                    Some(Message::Drain(within)) => {
+                        rooms.drain(after(within));
+                        end = Some(Instant::now() + within);
+                    }
                     Some(message) => handle(&mut rooms, message),
                 },
                 event = events.recv(), if shards_run => match event {
@@ -114,10 +127,11 @@ impl Inbox {
                     }
                 },
                 () = until(rooms.next_deadline()) => rooms.expire(Instant::now()),
+                () = until(end) => break,
             }
         }
         let told = rooms.sessions();
-        rooms.shut_down(Timestamp::now().saturating_add(GOODBYE).unwrap_or_default());
+        rooms.shut_down(after(GOODBYE));
         // Those who do not close within the time are cut off with the process.
         let _ = timeout(GOODBYE, self.goodbye(told)).await;
     }
@@ -132,6 +146,10 @@ impl Inbox {
             };
         }
     }
+}
+
+fn after(time: Duration) -> Timestamp {
+    Timestamp::now().saturating_add(time).unwrap_or_default()
 }
 
 /// Without a deadline there is nothing to wait for.
@@ -155,6 +173,7 @@ fn handle(rooms: &mut Rooms, message: Message) {
             // Whoever asked may have hung up.
             let _ = answer.send(allowed.and_then(|()| rooms.rest(call)));
         }
-        Message::Stop => {}
+        // The loop's affair.
+        Message::Drain(_) | Message::Stop => {}
     }
 }

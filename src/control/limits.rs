@@ -23,10 +23,30 @@ pub enum Limit {
     Consumers,
     /// `MAX_APP_DATA`: a peer or a producer was refused for its `appData`.
     AppData,
+    /// `MAX_CONNECTIONS`: a connection was refused.
+    Connections,
+    /// `MAX_CONNECTIONS_PER_ADDRESS`: a connection was refused.
+    ConnectionsPerAddress,
+    /// `MAX_HALF_OPEN`: the oldest connection without a request was closed.
+    HalfOpen,
+    /// `HTTP_TIMEOUT`: a TLS handshake, a request's head or its body took too long.
+    HttpTimeout,
+    /// A request's head was above 16 kB or 100 fields.
+    HeadSize,
+    /// `MAX_MESSAGE_BYTES`: a request's body was above it.
+    BodySize,
+    /// `REQUESTS_PER_SECOND`: a request was refused.
+    Requests,
+    /// `MESSAGES_PER_SECOND`: a message was refused.
+    Messages,
+    /// `MAX_MESSAGE_BYTES`: a message was above it.
+    MessageSize,
+    /// `MAX_QUEUED_MESSAGES`: a client that does not read was closed.
+    SlowReaders,
 }
 
 /// Each limit and its name in what is exported.
-const NAMES: [(Limit, &str); 8] = [
+const NAMES: [(Limit, &str); 18] = [
     (Limit::Rooms, "rooms"),
     (Limit::EmptyRooms, "empty_rooms"),
     (Limit::EmptyRoomTimeout, "empty_room_timeout"),
@@ -35,6 +55,16 @@ const NAMES: [(Limit, &str); 8] = [
     (Limit::Producers, "producers_per_peer"),
     (Limit::Consumers, "consumers_per_peer"),
     (Limit::AppData, "app_data"),
+    (Limit::Connections, "connections"),
+    (Limit::ConnectionsPerAddress, "connections_per_address"),
+    (Limit::HalfOpen, "half_open"),
+    (Limit::HttpTimeout, "http_timeout"),
+    (Limit::HeadSize, "head_size"),
+    (Limit::BodySize, "body_size"),
+    (Limit::Requests, "requests"),
+    (Limit::Messages, "messages"),
+    (Limit::MessageSize, "message_size"),
+    (Limit::SlowReaders, "slow_readers"),
 ];
 
 /// How often each [`Limit`] was met.

@@ -1,16 +1,17 @@
 //! HTTP and WebSocket: REST, signaling, rooms, placement. Never sees a media packet.
 //!
 //! ```text
-//! http ─┬─ rest ──────┐
-//!       ├─ protoo ────┤ messages   hub ── calls ── rooms, streams ── commands ──> shards
-//!       └─ socketio ──┘ ─────────>  │ <──────────────── events ─────────────────────┘
-//!             ^──── session queues ─┘
+//! listen ── http ─┬─ rest ──────┐
+//!                 ├─ protoo ────┤ messages   hub ── calls ── rooms, streams ── commands ──> shards
+//!                 └─ socketio ──┘ ─────────>  │ <──────────────── events ─────────────────────┘
+//!                       ^──── session queues ─┘
 //! ```
 //!
 //! One thread. One task, the [`hub`], owns all state; connections translate between a client's
-//! protocol and the hub's messages. Nothing is locked, and no client can make the hub wait.
+//! protocol and the hub's messages. Nothing of the hub's is locked, and no client can make it wait.
 
 mod admin;
+mod admission;
 mod calls;
 mod failures;
 mod figures;
@@ -18,12 +19,16 @@ pub mod http;
 pub mod hub;
 pub mod identity;
 mod idle;
+mod leaving;
 pub mod limits;
+mod listen;
 pub mod logs;
+mod origins;
 pub mod placement;
 pub mod protoo;
 mod quality;
 mod questions;
+mod rate;
 pub mod refusal;
 pub mod requests;
 pub mod rest;
@@ -35,17 +40,21 @@ pub mod socketio;
 mod speakers;
 pub mod specs;
 pub mod streams;
+pub mod supervisor;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
-use std::future::Future;
+use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::sleep;
+use tokio::time::{interval, sleep};
+use tracing::{error, info};
 
-use crate::config::RoomLimits;
+use crate::config::{Http, RoomLimits};
 use crate::shard::mailbox::{Mailbox, ShardEvent};
 
 /// How often a client's connection is pinged.
@@ -60,8 +69,14 @@ pub struct Control {
     pub listener: TcpListener,
     /// Who may do what.
     pub identity: identity::Identity,
+    /// Where its keys are; without one, nobody is asked for a token.
+    pub keys: Option<identity::KeyFile>,
     /// What clients may make the server keep.
     pub limits: RoomLimits,
+    /// How they are served.
+    pub http: Http,
+    /// The certificate that they are shown; without one, no TLS.
+    pub certificates: Option<Arc<tls::Certificates>>,
     /// What transports tell their clients.
     pub announced: rooms::Announced,
     /// The shards, in the order of their ids.
@@ -70,21 +85,96 @@ pub struct Control {
     pub events: UnboundedReceiver<ShardEvent>,
     /// [`PING_INTERVAL`], or less in tests.
     pub ping_interval: Duration,
+    /// Who is told how we are.
+    pub supervisor: supervisor::Supervisor,
+}
+
+/// What the operator wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Let nobody in any more, and end when the last peer has left or `DRAIN_TIMEOUT` is over.
+    Drain,
+    /// End, in about 2 s at most.
+    Stop,
+    /// Read the certificate and the tokens' keys again.
+    Reload,
 }
 
 impl Control {
-    /// Serves clients until `stop`; then tells them, and returns when they are gone, about 2 s later at most.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
-        let (hub, inbox) = hub::new();
+    /// Serves clients until it is ordered to end; then tells them, and returns when they are gone. A second
+    /// order to end is obeyed at once.
+    pub async fn run(self, orders: UnboundedReceiver<Order>) {
+        let (hub, inbox) = hub::new(self.http.limits.queued_messages as usize);
         let rooms = rooms::Rooms::new(self.identity, self.limits, self.announced, self.mailboxes);
-        let server = tokio::spawn(http::serve(self.listener, hub.clone(), self.ping_interval));
-        let stopping = async {
-            stop.await;
-            // Nobody comes in any more.
-            server.abort();
-            hub.stop().await;
+        let met = rooms.limits_met();
+        let server = http::Server::new(&self.http, hub.clone(), self.ping_interval, met);
+        let listening = listen::serve(self.listener, Arc::new(server), self.certificates.clone());
+        let listening = tokio::spawn(listening);
+        let office = Office {
+            hub,
+            certificates: self.certificates,
+            keys: self.keys,
+            drain: self.http.drain,
+            supervisor: self.supervisor,
         };
-        tokio::join!(inbox.run(rooms, self.events), stopping);
-        sleep(LAST_WRITES).await;
+        tokio::select! {
+            () = inbox.run(rooms, self.events) => sleep(LAST_WRITES).await,
+            () = office.obey(orders) => info!("Ending at once"),
+            () = office.report() => {}
+        }
+        listening.abort();
+    }
+}
+
+/// Where orders come in and the supervisor hears of us.
+struct Office {
+    hub: hub::Hub,
+    certificates: Option<Arc<tls::Certificates>>,
+    keys: Option<identity::KeyFile>,
+    drain: Duration,
+    supervisor: supervisor::Supervisor,
+}
+
+impl Office {
+    /// Returns at the second order to end.
+    async fn obey(&self, mut orders: UnboundedReceiver<Order>) {
+        let mut leaving = false;
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Reload => self.reload(),
+                Order::Drain | Order::Stop if leaving => return,
+                Order::Drain => self.hub.drain(self.drain).await,
+                Order::Stop => self.hub.stop().await,
+            }
+            if order != Order::Reload && !leaving {
+                leaving = true;
+                self.supervisor.tell("STOPPING=1");
+            }
+        }
+        // Nobody is left to give one.
+        pending().await
+    }
+
+    fn reload(&self) {
+        if let Some(keys) = &self.keys {
+            keys.reload();
+        }
+        let Some(certificates) = &self.certificates else { return };
+        match certificates.reload() {
+            Ok(()) => info!("Certificate reloaded"),
+            Err(reason) => error!(%reason, "The old certificate stays"),
+        }
+    }
+
+    /// Says that we are ready, and then that the hub still answers, for ever.
+    async fn report(&self) {
+        self.supervisor.tell("READY=1");
+        let Some(heartbeat) = self.supervisor.heartbeat() else { return pending().await };
+        let mut ticks = interval(heartbeat);
+        loop {
+            ticks.tick().await;
+            let _ = self.hub.rest(None, rest::Call::Condition).await;
+            self.supervisor.tell("WATCHDOG=1");
+        }
     }
 }

@@ -17,7 +17,10 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tracing::debug;
 
 use crate::control::hub::Hub;
-use crate::control::session::{Caller, End, Line, MAX_IN_FLIGHT, MAX_MESSAGE, Outgoing, SessionId};
+use crate::control::limits::Limit;
+use crate::control::rate::{Meter, Verdict};
+use crate::control::refusal::Refusal;
+use crate::control::session::{Caller, End, Line, MAX_IN_FLIGHT, Manners, Outgoing, SessionId};
 
 /// The subprotocol's name (RFC 6455 §1.9).
 pub const SUBPROTOCOL: &str = "protoo";
@@ -25,9 +28,9 @@ pub const SUBPROTOCOL: &str = "protoo";
 const MAX_MISSED: u32 = 3;
 /// A client that does not take a message within this time is too slow.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest message that is still read, in bytes, so that what is above [`MAX_MESSAGE`] can be refused
-/// without losing the connection.
-const MAX_READ: usize = 4 * MAX_MESSAGE;
+/// Messages of up to so many times the bound are still read, so that they can be refused without losing the
+/// connection.
+const READ_TIMES: usize = 4;
 /// Bytes of a refused message in which its id is looked for.
 const ID_WITHIN: usize = 256;
 /// On this code `protoo-client` does not connect again by itself.
@@ -36,22 +39,31 @@ const REMOVED: CloseCode = CloseCode::Library(4000);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves one upgraded connection until it ends.
-pub async fn serve<S>(stream: S, hub: Hub, caller: Caller, ping_interval: Duration)
+pub async fn serve<S>(stream: S, hub: Hub, caller: Caller, manners: Manners)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let (max_read, ping_interval) = (READ_TIMES * manners.max_message, manners.ping_interval);
     let config = WebSocketConfig::default()
         .read_buffer_size(4096)
         .write_buffer_size(4096)
-        .max_message_size(Some(MAX_READ))
-        .max_frame_size(Some(MAX_READ));
+        .max_message_size(Some(max_read))
+        .max_frame_size(Some(max_read));
     let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     let Some((id, line)) = hub.open(caller).await else { return };
     debug!(session = id.0, "WebSocket opened");
     let mut ping = interval_at(Instant::now() + ping_interval, ping_interval);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut connection =
-        Connection { socket: &mut socket, hub: &hub, id, in_flight: 0, awaited: false, missed: 0 };
+    let mut connection = Connection {
+        socket: &mut socket,
+        hub: &hub,
+        id,
+        meter: manners.meter(),
+        manners: &manners,
+        in_flight: 0,
+        awaited: false,
+        missed: 0,
+    };
     let ending = connection.run(line, ping).await;
     debug!(session = id.0, ?ending, "WebSocket closing");
     if let Ending::Hub(_) = ending {
@@ -72,8 +84,10 @@ enum Ending {
     Gone,
     /// The client does not answer pings, or does not read.
     Dead,
-    /// A message above [`MAX_READ`], or one above [`MAX_MESSAGE`] that cannot be answered.
+    /// A message that is too long to be read, or to be answered.
     TooLarge,
+    /// Far more messages than are allowed.
+    Flood,
     /// Bytes that are not WebSocket (RFC 6455).
     NotWebSocket,
     /// The hub's wish.
@@ -84,6 +98,8 @@ struct Connection<'a, S> {
     socket: &'a mut WebSocketStream<S>,
     hub: &'a Hub,
     id: SessionId,
+    manners: &'a Manners,
+    meter: Meter,
     in_flight: usize,
     /// A ping is unanswered.
     awaited: bool,
@@ -152,7 +168,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn receive(&mut self, message: Option<Result<Message, Error>>) -> Result<(), Ending> {
         let message = match message {
             Some(Ok(message)) => message,
-            Some(Err(Error::Capacity(_))) => return Err(Ending::TooLarge),
+            Some(Err(Error::Capacity(_))) => {
+                self.manners.met.count(Limit::MessageSize);
+                return Err(Ending::TooLarge);
+            }
             Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) | None => {
                 return Err(Ending::Gone);
             }
@@ -165,23 +184,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             self.missed = 0;
             self.hub.missed_ping(self.id, false).await;
         }
+        let verdict = self.manners.judge(&mut self.meter);
         match message {
-            Message::Text(text) if text.len() > MAX_MESSAGE => {
+            _ if verdict == Verdict::Flood => Err(Ending::Flood),
+            Message::Text(text) if text.len() > self.manners.max_message => {
+                self.manners.met.count(Limit::MessageSize);
                 let tag = first_id(&text).ok_or(Ending::TooLarge)?;
-                let reason = format!("the message is above {MAX_MESSAGE} bytes");
-                self.send(Message::text(error(tag, 413, &reason).to_string())).await
+                let reason = format!("the message is above {} bytes", self.manners.max_message);
+                self.refuse(tag, &Refusal::new(413, reason)).await
             }
+            Message::Text(text) if verdict == Verdict::TooMany => match parse(&text) {
+                Frame::Request { tag, .. } | Frame::Malformed { tag, .. } => {
+                    self.refuse(tag, &Manners::too_many()).await
+                }
+                Frame::Other => Ok(()),
+            },
             Message::Text(text) => self.request(&text).await,
             Message::Close(_) => Err(Ending::Gone),
             _ => Ok(()),
         }
     }
 
+    async fn refuse(&mut self, tag: u64, refusal: &Refusal) -> Result<(), Ending> {
+        self.send(Message::text(error(tag, refusal.status, &refusal.reason).to_string())).await
+    }
+
     async fn request(&mut self, text: &str) -> Result<(), Ending> {
         let (tag, method, data) = match parse(text) {
             Frame::Request { tag, method, data } => (tag, method, data),
             Frame::Malformed { tag, reason } => {
-                return self.send(Message::text(error(tag, 400, reason).to_string())).await;
+                return self.refuse(tag, &Refusal::new(400, reason)).await;
             }
             Frame::Other => {
                 debug!(session = self.id.0, bytes = text.len(), "Frame passed over");
@@ -264,7 +296,8 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S
     let (code, reason) = match ending {
         Ending::Gone => (CloseCode::Normal, ""),
         Ending::Dead => (CloseCode::Policy, "no answer to pings"),
-        Ending::TooLarge => (CloseCode::Size, "message above 64 kB"),
+        Ending::TooLarge => (CloseCode::Size, "the message is too long"),
+        Ending::Flood => (CloseCode::Policy, "too many messages"),
         Ending::NotWebSocket => (CloseCode::Protocol, ""),
         Ending::Hub(End::Replaced) => (CloseCode::Policy, "replaced by a new connection"),
         Ending::Hub(End::Removed) => (REMOVED, "removed by an administrator"),

@@ -12,12 +12,14 @@ pub struct Refusal {
     pub status: u16,
     /// For people; names the field where there is one, never anything of the server's inside.
     pub reason: String,
+    /// Where the status alone does not tell what to do.
+    word: Option<&'static str>,
 }
 
 impl Refusal {
     /// Any refusal.
     pub fn new(status: u16, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into() }
+        Self { status, reason: reason.into(), word: None }
     }
 
     /// 400: `field` cannot be used, because of `why`.
@@ -55,8 +57,17 @@ impl Refusal {
         Self::new(429, format!("a peer may have at most {most} {what}"))
     }
 
-    /// The status as a word, for REST.
+    /// 503: the server lets nobody in any more, another one may.
+    pub fn draining() -> Self {
+        let refusal = Self::new(503, "draining: the server will stop, nobody new is let in");
+        Self { word: Some("DRAINING"), ..refusal }
+    }
+
+    /// What is wrong as one word, for REST.
     pub fn code(&self) -> &'static str {
+        if let Some(word) = self.word {
+            return word;
+        }
         match self.status {
             400 => "BAD_REQUEST",
             401 => "UNAUTHORIZED",

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::control::hub::Hub;
 use crate::control::identity::Token;
+use crate::control::leaving::Condition;
 use crate::control::refusal::Refusal;
 use crate::control::requests::{MaxPeers, Named, Text, parse};
 use crate::control::rooms::{Peer, Room, RoomOptions, Rooms};
@@ -20,6 +21,8 @@ use crate::id::{PeerId, ProducerId, RoomId};
 pub enum Call {
     /// How many of everything.
     Stats,
+    /// Whether the server can be used, in a word.
+    Condition,
     /// All rooms.
     ListRooms,
     /// A new room.
@@ -59,9 +62,21 @@ pub async fn answer(
     ask: Ask<'_>,
 ) -> Result<(StatusCode, Value), Refusal> {
     let (status, call) = route(&ask)?;
-    let is_health = matches!(call, Call::Stats);
-    let value = hub.rest(ask.token, call).await?;
-    Ok((status, if is_health { health(value, started) } else { value }))
+    let probe = ask.path.trim_start_matches("/api/health");
+    match call {
+        Call::Stats => {
+            let condition = hub.rest(None, Call::Condition).await?;
+            let stats = hub.rest(ask.token, call).await?;
+            Ok((status, health(condition, stats, started)))
+        }
+        Call::Condition => {
+            let condition = hub.rest(ask.token, call).await?;
+            let usable = probe == "/live" || condition == Condition::Ok.name();
+            let status = if usable { status } else { StatusCode::SERVICE_UNAVAILABLE };
+            Ok((status, json!({ "status": condition })))
+        }
+        call => Ok((status, hub.rest(ask.token, call).await?)),
+    }
 }
 
 /// What is asked, and the status if it succeeds; 404, 405 or 400 if nothing can be.
@@ -70,6 +85,7 @@ fn route(ask: &Ask<'_>) -> Result<(StatusCode, Call), Refusal> {
     let parts: Vec<&str> = ask.path.trim_start_matches("/api/").split('/').collect();
     Ok(match (&parts[..], method) {
         (["health"], &Method::GET) => (StatusCode::OK, Call::Stats),
+        (["health", "live" | "ready"], &Method::GET) => (StatusCode::OK, Call::Condition),
         (["rooms"], &Method::GET) => (StatusCode::OK, Call::ListRooms),
         (["rooms"], &Method::POST) => {
             let (room, options) = new_room(&ask.body)?;
@@ -103,7 +119,7 @@ fn route(ask: &Ask<'_>) -> Result<(StatusCode, Call), Refusal> {
 pub fn allowed(path: &str) -> Option<&'static str> {
     let parts: Vec<&str> = path.trim_start_matches("/api/").split('/').collect();
     match parts[..] {
-        ["health"] | ["rooms", _, "peers"] => Some("GET"),
+        ["health"] | ["health", "live" | "ready"] | ["rooms", _, "peers"] => Some("GET"),
         ["rooms"] => Some("GET, POST"),
         ["rooms", _] => Some("GET, PATCH, DELETE"),
         ["rooms", _, "peers", _] => Some("GET, DELETE"),
@@ -140,11 +156,11 @@ fn new_room(body: &[u8]) -> Result<(RoomId, RoomOptions), Refusal> {
     Ok((room_id.0, RoomOptions { loudest, max_peers }))
 }
 
-fn health(stats: Value, started: Instant) -> Value {
+fn health(status: Value, stats: Value, started: Instant) -> Value {
     let now = Timestamp::now();
     let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
     json!({
-        "status": "ok",
+        "status": status,
         "timestamp": now.to_string(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptime": started.elapsed().as_secs_f64(),
@@ -156,7 +172,7 @@ impl Rooms {
     /// 401 or 403 if `token` does not allow `call`. Whether a room exists is told to nobody else.
     pub fn authorize(&self, token: Option<&Token>, call: &Call) -> Result<(), Refusal> {
         match call {
-            Call::Stats => Ok(()),
+            Call::Stats | Call::Condition => Ok(()),
             Call::ListRooms => self.identity.check(token)?.administer_all(),
             Call::CreateRoom(room, _)
             | Call::ShowRoom(room)
@@ -173,6 +189,7 @@ impl Rooms {
     pub fn rest(&mut self, call: Call) -> Result<Value, Refusal> {
         match call {
             Call::Stats => Ok(self.stats()),
+            Call::Condition => Ok(self.condition().name().into()),
             Call::ListRooms => {
                 let rooms = self.rooms.iter().map(|(id, room)| summary(id, room));
                 Ok(json!({ "rooms": rooms.collect::<Vec<_>>() }))
@@ -205,7 +222,7 @@ impl Rooms {
     fn stats(&self) -> Value {
         json!({
             "totalRooms": self.rooms.len(),
-            "totalPeers": self.rooms.values().map(|room| room.peers.len()).sum::<usize>(),
+            "totalPeers": self.peers(),
             "workersCount": self.shards.len(),
             "routersCount": self.rooms.len(),
         })

@@ -47,6 +47,8 @@ pub struct Rooms {
     pub(super) room_keys: BTreeMap<RoomKey, RoomId>,
     pub(super) empty_rooms: EmptyRooms,
     next_room: u64,
+    /// Nobody comes in any more.
+    pub(super) draining: bool,
     /// Sessions that cannot be written to; ended when the call at hand is done.
     doomed: Vec<SessionId>,
 }
@@ -146,8 +148,14 @@ impl Rooms {
             room_keys: BTreeMap::new(),
             empty_rooms: EmptyRooms::new(),
             next_room: 0,
+            draining: false,
             doomed: Vec::new(),
         }
+    }
+
+    /// The bounds that were met; the connections count theirs here, too.
+    pub fn limits_met(&self) -> Arc<LimitsMet> {
+        self.limits_met.clone()
     }
 
     /// A client has connected.
@@ -174,22 +182,9 @@ impl Rooms {
         self.sessions.keys().copied().collect()
     }
 
-    /// The server stops at `deadline`: tells every client, closes every room, and ends every session.
-    pub fn shut_down(&mut self, deadline: Timestamp) {
-        let everyone: Vec<SessionId> = self.sessions.keys().copied().collect();
-        let deadline = to_milliseconds(deadline).to_string();
-        self.notify(&everyone, "draining", json!({ "deadline": deadline }));
-        let rooms: Vec<RoomId> = self.rooms.keys().cloned().collect();
-        for room in rooms {
-            let _ = self.close_room(&room);
-        }
-        for session in self.sessions() {
-            self.end(session, End::ShuttingDown);
-        }
-    }
-
     /// Makes a room that stays until [`Self::close_room`].
     pub fn create_room(&mut self, id: RoomId, options: RoomOptions) -> Result<(), Refusal> {
+        self.lets_in()?;
         if self.rooms.contains_key(&id) {
             return Err(Refusal::conflict("this room exists already"));
         }
@@ -235,6 +230,7 @@ impl Rooms {
         let app_data = join.app_data.unwrap_or_default();
         self.fits(&app_data)?;
 
+        self.lets_in()?;
         self.a_shard_lives()?;
         self.has_place(&room, &id)?;
         self.make_way(&room, &id)?;
@@ -489,6 +485,9 @@ impl Rooms {
         self.leave_because(session, (why == End::Removed).then_some("removed"));
         if let Some(entry) = self.sessions.remove(&session) {
             debug!(session = session.0, ?why, "Session ended");
+            if why == End::TooSlow {
+                self.limits_met.count(Limit::SlowReaders);
+            }
             // The connection may be gone already, which is what we want.
             let _ = entry.link.end.send(why);
         }
@@ -503,6 +502,6 @@ impl Rooms {
 }
 
 /// Nobody needs a room's age in nanoseconds.
-fn to_milliseconds(time: Timestamp) -> Timestamp {
+pub(super) fn to_milliseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }

@@ -4,21 +4,69 @@
 //! things happened. A client that reads too slowly fills its queue and is closed: the hub never waits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
+use crate::config::Limits;
 use crate::control::identity::Token;
+use crate::control::limits::{Limit, LimitsMet};
+use crate::control::rate::{Meter, Rate, Verdict};
 use crate::control::refusal::Refusal;
 use crate::id::{PeerId, RoomId};
 
-/// Responses and notifications that may wait for one client: enough for everything that a room of a
-/// few hundred peers says at once, small enough that a stalled client holds little.
-pub const QUEUE: usize = 1024;
 /// Requests of one client that may be unanswered at a time; its next one is not read before.
 pub const MAX_IN_FLIGHT: usize = 32;
-/// Longest message and body, in bytes.
-pub const MAX_MESSAGE: usize = 64 * 1024;
+/// The messages of this long may come at once: who joins a room consumes everybody in it.
+const BURST: Duration = Duration::from_secs(10);
+
+/// What is expected of a client, whatever it speaks.
+#[derive(Clone)]
+pub struct Manners {
+    /// How often it is pinged.
+    pub ping_interval: Duration,
+    /// Longest message, in bytes.
+    pub max_message: usize,
+    /// Responses and notifications that may wait for it.
+    pub queue: usize,
+    rate: Rate,
+    /// Where it is counted what was not.
+    pub met: Arc<LimitsMet>,
+}
+
+impl Manners {
+    /// As the settings say.
+    pub fn new(limits: &Limits, ping_interval: Duration, met: Arc<LimitsMet>) -> Self {
+        Self {
+            ping_interval,
+            max_message: limits.message_bytes as usize,
+            queue: limits.queued_messages as usize,
+            rate: Rate::new(limits.messages_per_second, BURST),
+            met,
+        }
+    }
+
+    /// Counts the messages of one client.
+    pub fn meter(&self) -> Meter {
+        Meter::new(self.rate, Instant::now())
+    }
+
+    /// Whether one more message may come.
+    pub fn judge(&self, meter: &mut Meter) -> Verdict {
+        let verdict = meter.judge(Instant::now());
+        if verdict != Verdict::Fine {
+            self.met.count(Limit::Messages);
+        }
+        verdict
+    }
+
+    /// What is answered to one message too many.
+    pub fn too_many() -> Refusal {
+        Refusal::new(429, "there are too many messages from this connection")
+    }
+}
 
 /// One connection of a client, unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,9 +148,9 @@ pub struct Line {
     pub end: oneshot::Receiver<End>,
 }
 
-/// Both sides of a new session.
-pub fn pair() -> (Link, Line) {
-    let (outgoing, queue) = mpsc::channel(QUEUE);
+/// Both sides of a new session, with a queue for so many messages.
+pub fn pair(queue: usize) -> (Link, Line) {
+    let (outgoing, queue) = mpsc::channel(queue);
     let (end, ended) = oneshot::channel();
     (Link { outgoing, end }, Line { outgoing: queue, end: ended })
 }

@@ -4,9 +4,14 @@
 mod client;
 mod footprint;
 mod identity;
+mod leaving;
+mod limits;
 mod pings;
 mod process;
 mod rest;
+mod sandbox;
+mod seccomp;
 mod signaling;
 mod socketio;
 mod start;
+mod tls;

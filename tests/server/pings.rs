@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
-use shardcast::config::RoomLimits;
-use shardcast::control::Control;
+use shardcast::config::{Http, RoomLimits};
 use shardcast::control::identity::Identity;
 use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
+use shardcast::control::supervisor::Supervisor;
+use shardcast::control::{Control, Order};
 use shardcast::shard::mailbox::{Mailbox, ShardId};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -23,7 +24,7 @@ const PING: Duration = Duration::from_millis(200);
 /// The control thread over a shard that answers nothing.
 struct Stage {
     http: SocketAddr,
-    stop: oneshot::Sender<()>,
+    orders: UnboundedSender<Order>,
     control: JoinHandle<()>,
 }
 
@@ -36,30 +37,29 @@ impl Stage {
         let (commands, asked) = std::sync::mpsc::channel();
         let mailbox = Mailbox::new(ShardId(0), None, 10_000, commands, Box::new(|| ()));
         let (events_in, events) = mpsc::unbounded_channel();
-        let (stop, stopped) = oneshot::channel();
-        let mailboxes = vec![mailbox];
+        let (orders, given) = mpsc::unbounded_channel();
         let control = Control {
             listener,
+            http: Http::default(),
+            certificates: None,
             identity: Identity::default(),
+            keys: None,
             limits: RoomLimits::DEFAULT,
             announced,
-            mailboxes,
+            mailboxes: vec![mailbox],
             events,
             ping_interval: PING,
+            supervisor: Supervisor::default(),
         };
         let control = tokio::spawn(async move {
             let _shard = (asked, events_in);
-            control
-                .run(async {
-                    let _ = stopped.await;
-                })
-                .await;
+            control.run(given).await;
         });
-        Self { http, stop, control }
+        Self { http, orders, control }
     }
 
     async fn clear(self) {
-        self.stop.send(()).unwrap();
+        self.orders.send(Order::Stop).unwrap();
         timeout(PATIENCE, self.control).await.expect("an end in time").unwrap();
     }
 }

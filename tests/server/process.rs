@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::sandbox::{self, Denied};
+
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -34,6 +36,16 @@ impl Server {
         let script = "ulimit -S -n 256 && exec \"$0\"";
         shell.args(["-c", script, env!("CARGO_BIN_EXE_shardcast")]);
         Self::start_as(shell, &[])
+    }
+
+    /// As [`Self::start`], with these system calls and no others.
+    pub fn start_confined(rules: &[Value], denied: Denied, settings: &[(&str, &str)]) -> Self {
+        // A filter holds for the thread that sets it, and for what that starts.
+        let confined = || {
+            sandbox::confine(rules, denied);
+            Self::start(settings)
+        };
+        std::thread::scope(|scope| scope.spawn(confined).join()).expect("a confined server")
     }
 
     fn start_as(mut command: Command, settings: &[(&str, &str)]) -> Self {
@@ -133,8 +145,11 @@ fn bare_command(program: &str) -> Command {
     for variable in [
         "ANNOUNCED_IP",
         "AUTH_KEYS_FILE",
+        "ALLOWED_ORIGINS",
+        "DRAIN_TIMEOUT",
         "HTTP_IP",
         "HTTP_PORT",
+        "HTTP_TIMEOUT",
         "IO_BACKEND",
         "EMPTY_ROOM_TIMEOUT",
         "LOG_LEVEL",
@@ -145,10 +160,21 @@ fn bare_command(program: &str) -> Command {
         "MAX_PRODUCERS_PER_PEER",
         "MAX_ROOMS",
         "MAX_TRANSPORTS_PER_PEER",
+        "MAX_CONNECTIONS",
+        "MAX_CONNECTIONS_PER_ADDRESS",
+        "MAX_HALF_OPEN",
+        "MAX_MESSAGE_BYTES",
+        "MAX_QUEUED_MESSAGES",
         "MEDIASOUP_LOG_LEVEL",
+        "MESSAGES_PER_SECOND",
         "NODE_ENV",
+        "NOTIFY_SOCKET",
+        "REQUESTS_PER_SECOND",
         "RTC_MAX_PORT",
         "RTC_MIN_PORT",
+        "TLS_CERT_FILE",
+        "TLS_KEY_FILE",
+        "TRUSTED_PROXIES",
         "WORKERS",
     ] {
         command.env_remove(variable);

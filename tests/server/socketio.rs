@@ -129,7 +129,7 @@ async fn leaving_without_a_word_leaves_the_room() {
 
 #[tokio::test]
 async fn a_stopping_server_says_so() {
-    let server = Server::start(&[]);
+    let server = Server::start(&[("DRAIN_TIMEOUT", "0")]);
     let mut client = Client::connect(server.http, "&roomId=r&peerId=sio").await;
     client.ask("joinRoom", json!({})).await;
     server.signal("TERM");

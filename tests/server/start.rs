@@ -22,6 +22,17 @@ fn unusable_settings_stop_the_start_in_one_line() {
         ("LOG_LEVEL", "LOUD"),
         ("MEDIASOUP_LOG_LEVEL", "loud"),
         ("IO_BACKEND", "dpdk"),
+        ("ALLOWED_ORIGINS", "app.example.org"),
+        ("TRUSTED_PROXIES", "proxy"),
+        ("DRAIN_TIMEOUT", "-1"),
+        ("MAX_CONNECTIONS", "0"),
+        ("MAX_CONNECTIONS_PER_ADDRESS", "many"),
+        ("MAX_HALF_OPEN", "0"),
+        ("HTTP_TIMEOUT", "0"),
+        ("REQUESTS_PER_SECOND", "0.5"),
+        ("MESSAGES_PER_SECOND", "0"),
+        ("MAX_MESSAGE_BYTES", "1000"),
+        ("MAX_QUEUED_MESSAGES", "1"),
     ] {
         let ended = run(&[], &[(variable, value)]);
         let said = String::from_utf8(ended.stderr).unwrap();
@@ -73,6 +84,19 @@ fn help_lists_every_variable_and_flag() {
         "MAX_PRODUCERS_PER_PEER",
         "MAX_CONSUMERS_PER_PEER",
         "MAX_APP_DATA",
+        "TLS_CERT_FILE",
+        "TLS_KEY_FILE",
+        "ALLOWED_ORIGINS",
+        "TRUSTED_PROXIES",
+        "DRAIN_TIMEOUT",
+        "MAX_CONNECTIONS",
+        "MAX_CONNECTIONS_PER_ADDRESS",
+        "MAX_HALF_OPEN",
+        "HTTP_TIMEOUT",
+        "REQUESTS_PER_SECOND",
+        "MESSAGES_PER_SECOND",
+        "MAX_MESSAGE_BYTES",
+        "MAX_QUEUED_MESSAGES",
     ] {
         let flag = format!("--{}", variable.to_lowercase().replace('_', "-"));
         assert!(help.contains(&format!("[env: {variable}=]")), "{variable}\n{help}");
@@ -107,7 +131,8 @@ fn a_used_up_port_range_stops_the_start_in_one_line() {
 #[tokio::test]
 async fn signals_tell_the_peers_and_end_the_server_well() {
     for (signal, backend) in [("TERM", "auto"), ("INT", "mmsg")] {
-        let mut server = Server::start(&[("WORKERS", "2"), ("IO_BACKEND", backend)]);
+        let settings = [("WORKERS", "2"), ("IO_BACKEND", backend), ("DRAIN_TIMEOUT", "0")];
+        let mut server = Server::start(&settings);
         let mut peer = Peer::join(server.http, "r", "p").await;
         let mut nobody = Peer::connect(server.http, "").await;
         server.signal(signal);
@@ -136,7 +161,7 @@ fn the_descriptor_limit_is_raised_to_what_is_allowed() {
 /// A client that has stopped reading must not hold up the end.
 #[tokio::test]
 async fn a_silent_client_does_not_hold_up_the_end() {
-    let mut server = Server::start(&[]);
+    let mut server = Server::start(&[("DRAIN_TIMEOUT", "0")]);
     let _silent = Peer::join(server.http, "r", "p").await;
     server.signal("TERM");
     let status = server.ended_within(Duration::from_secs(5)).expect("an end within 5 s");

@@ -23,6 +23,9 @@ pub const CAPABILITIES: &str =
 pub const FINGERPRINT: &str = "00:01:02:03:04:05:06:07:08:09:0A:0B:0C:0D:0E:0F:\
                                10:11:12:13:14:15:16:17:18:19:1A:1B:1C:1D:1E:1F";
 
+/// Messages that may wait for a client.
+pub const QUEUE: usize = 1024;
+
 pub struct Lab {
     pub rooms: Rooms,
     shards: Vec<mpsc::Receiver<Command>>,
@@ -58,7 +61,7 @@ impl Lab {
 
     pub fn connect(&mut self) -> Client {
         self.clients += 1;
-        let (id, (link, line)) = (SessionId(self.clients), session::pair());
+        let (id, (link, line)) = (SessionId(self.clients), session::pair(QUEUE));
         self.rooms.open(id, link, Caller::default());
         Client { id, line, requests: 0, news: Vec::new() }
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::lab::{Client, Lab, OPUS, VP8, mailbox, rooms, text};
+use super::lab::{Client, Lab, OPUS, QUEUE, VP8, mailbox, rooms, text};
 use crate::control::hub;
 use crate::control::questions::{ANSWER_WITHIN, MAX_QUESTIONS};
 use crate::control::session::{Caller, Outgoing};
@@ -363,7 +363,7 @@ fn a_shard_that_does_not_answer_costs_a_504() {
 #[tokio::test]
 async fn the_hub_gives_up_on_a_silent_shard_by_itself() {
     let (mailbox, _silent) = mailbox(0);
-    let (hub, inbox) = hub::new();
+    let (hub, inbox) = hub::new(QUEUE);
     let (_events, events) = mpsc::unbounded_channel();
     let running = tokio::spawn(inbox.run(rooms(vec![mailbox]), events));
     let (id, mut line) = hub.open(Caller::default()).await.unwrap();

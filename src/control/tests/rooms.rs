@@ -5,12 +5,12 @@ use std::num::NonZeroU8;
 use serde_json::{Value, json};
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::lab::{Client, Lab, OPUS, text};
+use super::lab::{Client, Lab, OPUS, QUEUE, text};
 use crate::config::RoomLimits;
 use crate::control::refusal::Refusal;
 use crate::control::rest::Call;
 use crate::control::rooms::RoomOptions;
-use crate::control::session::{End, QUEUE};
+use crate::control::session::End;
 use crate::id::RoomId;
 
 fn room(id: &str) -> RoomId {

@@ -1,6 +1,9 @@
 //! The load against the real server: its shards and its control thread run in this process, the load is the
 //! binary. Small and short; no figure is judged but that what was sent came.
 
+#[path = "../../../tests/server/sandbox.rs"]
+mod sandbox;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -8,16 +11,18 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sandbox::{Denied, confine, profile};
 use serde_json::{Value, json};
-use shardcast::config::RoomLimits;
+use shardcast::config::{Http, RoomLimits};
 use shardcast::control::identity::Identity;
 use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
-use shardcast::control::{Control, PING_INTERVAL};
+use shardcast::control::supervisor::Supervisor;
+use shardcast::control::{Control, Order, PING_INTERVAL};
 use shardcast::shard::mailbox::dtls;
 use shardcast::shard::{self, Backend, Shards, ShardsConfig};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 /// Longest wait for the server.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -27,15 +32,25 @@ const PORTS: std::ops::RangeInclusive<u16> = 20_000..=30_000;
 /// A server in this process.
 struct Server {
     http: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
+    orders: UnboundedSender<Order>,
     control: Option<JoinHandle<()>>,
 }
 
 impl Server {
     fn start() -> Self {
-        let (stop, stopped) = oneshot::channel();
+        Self::start_with(Backend::Mmsg, || ())
+    }
+
+    /// A server whose threads can do what is in the shipped seccomp profile, and io_uring only if wanted.
+    fn start_confined(with_uring: bool, denied: Denied) -> Self {
+        Self::start_with(Backend::Auto, move || confine(&profile(with_uring), denied))
+    }
+
+    fn start_with(backend: Backend, prepare: impl FnOnce() + Send + 'static) -> Self {
+        let (orders, given) = unbounded_channel();
         let (tell, told) = channel();
         let control = std::thread::spawn(move || {
+            prepare();
             let identity = Arc::new(dtls::Identity::generate().expect("a certificate"));
             let value = identity.fingerprint().value();
             let fingerprint = DtlsFingerprint { algorithm: "sha-256".to_owned(), value };
@@ -43,7 +58,7 @@ impl Server {
                 workers: 2,
                 ports: PORTS,
                 bind: Ipv4Addr::LOCALHOST.into(),
-                backend: Backend::Mmsg,
+                backend,
             };
             let Shards { mailboxes, events, threads, .. } =
                 shard::start(&config, identity).expect("shards");
@@ -52,21 +67,25 @@ impl Server {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
                 tell.send(listener.local_addr().expect("its own")).expect("the test waits");
                 let announced = Announced { address: "127.0.0.1".to_owned(), fingerprint };
-                let ping_interval = PING_INTERVAL;
-                let stopped = async {
-                    // Gone is as good as told.
-                    let _ = stopped.await;
+                let control = Control {
+                    listener,
+                    http: Http::default(),
+                    certificates: None,
+                    identity: Identity::default(),
+                    keys: None,
+                    limits: RoomLimits::DEFAULT,
+                    announced,
+                    mailboxes,
+                    events,
+                    ping_interval: PING_INTERVAL,
+                    supervisor: Supervisor::default(),
                 };
-                let identity = Identity::default();
-                let limits = RoomLimits::DEFAULT;
-                Control { listener, identity, limits, announced, mailboxes, events, ping_interval }
-                    .run(stopped)
-                    .await;
+                control.run(given).await;
             });
             threads.shutdown(PATIENCE).expect("shards that end well");
         });
         let http = told.recv_timeout(PATIENCE).expect("a server");
-        Self { http, stop: Some(stop), control: Some(control) }
+        Self { http, orders, control: Some(control) }
     }
 
     /// Runs the load with these flags.
@@ -88,7 +107,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        // A server that has ended is reported below.
+        let _ = self.orders.send(Order::Stop);
         if let Some(Err(_)) = self.control.take().map(JoinHandle::join)
             && !std::thread::panicking()
         {
@@ -106,6 +126,17 @@ fn assert_good(report: &Value, peers: u64) {
         assert_eq!(packets[field], 0, "{field}: {report}");
     }
     assert!(packets["opened"].as_u64() > Some(0), "{report}");
+}
+
+/// With what Docker's default leaves out, the media engine falls back to epoll; with the shipped profile, any
+/// call beside those in it would end this process.
+#[test]
+fn a_livestream_arrives_under_seccomp() {
+    for (with_uring, denied) in [(false, Denied::Fails), (true, Denied::Kills)] {
+        let server = Server::start_confined(with_uring, denied);
+        let report = server.report(&["--peers", "3", "--bitrate", "500", "--warmup", "2"]);
+        assert_good(&report, 4);
+    }
 }
 
 #[test]
