@@ -15,6 +15,7 @@ mod ice;
 mod live;
 mod offers;
 mod peer;
+mod phases;
 mod plan;
 mod process;
 mod protoo;

@@ -327,6 +327,7 @@ impl Peer {
             fps: settings.fps,
             packet: settings.packet,
             temporal: false,
+            key_interval: settings.key_interval.map(clock::nanos),
             turns: None,
         }
     }

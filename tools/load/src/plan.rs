@@ -6,6 +6,9 @@ use crate::clock::nanos;
 use crate::settings::Settings;
 use crate::source::Turns;
 
+/// Peers of a room beside the storm, where those come who come apart.
+const APART: usize = 10;
+
 /// Known kinds of load.
 #[derive(
     Clone,
@@ -113,7 +116,10 @@ fn room_of(settings: &Settings, room: usize) -> Vec<PeerPlan> {
     if settings.scenario == Scenario::Storm {
         let step = settings.within.div_f64(settings.joiners.max(1) as f64);
         let joins = |index: usize| Some(step.mul_f64(index as f64));
-        peers.extend((0..settings.joiners).map(|i| PeerPlan { joins: joins(i), ..quiet.clone() }));
+        let apart = |index: usize| settings.rooms + (room * settings.joiners + index) / APART;
+        let place = |index: usize| if settings.apart { apart(index) } else { room };
+        let joiner = |i| PeerPlan { joins: joins(i), room: place(i), ..quiet.clone() };
+        peers.extend((0..settings.joiners).map(joiner));
     }
     if settings.scenario == Scenario::Churn {
         churn(settings, room, &mut peers);
@@ -186,6 +192,9 @@ mod tests {
         let joins: Vec<_> = peers.iter().filter_map(|peer| peer.joins).collect();
         assert_eq!((peers.len(), joins.len()), (105, 100));
         assert!(joins.is_sorted() && joins[99] < Duration::from_secs(1));
+        let apart = plan(Scenario::Storm, |settings| settings.apart = true);
+        assert!(apart.iter().all(|peer| (peer.room == 0) == peer.joins.is_none()));
+        assert_eq!(apart.iter().filter(|peer| peer.room == 1).count(), APART);
     }
 
     #[test]

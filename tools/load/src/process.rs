@@ -54,10 +54,7 @@ impl Snapshot {
             let Ok(id) = entry.file_name().to_string_lossy().parse() else { continue };
             snapshot.threads.insert(id, thread);
         }
-        let status = fs::read_to_string(format!("{root}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
-        snapshot.resident = kilobytes << 10;
+        snapshot.resident = resident(pid)?;
         snapshot.descriptors =
             fs::read_dir(format!("{root}/fd")).map_or(0, |fds| fds.count() as u64);
         Some(snapshot)
@@ -85,6 +82,14 @@ impl Snapshot {
             resident: self.resident,
         }
     }
+}
+
+/// Resident memory of process `pid` in bytes.
+pub fn resident(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kilobytes << 10)
 }
 
 fn thread(path: &Path) -> Option<(String, Cpu)> {

@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use crate::peer::Joins;
+use crate::phases::{Joining, Phase};
 use crate::process::{Snapshot, Usage};
 use crate::run::Window;
 use crate::settings::{Limits, Settings};
+use crate::stamp::Burst;
 use crate::tally::{Tally, Times};
 
 /// Frames that leave later than this at the 99th percentile are not the load that was asked for.
@@ -24,12 +26,18 @@ pub struct Figures {
     pub planned: usize,
     /// What became of that.
     pub joins: Joins,
+    /// How it went until measuring.
+    pub joining: Joining,
     /// What the workers counted.
     pub tally: Tally,
+    /// Key frames, and when their last packets had come.
+    pub bursts: Vec<Burst>,
     /// The server when measuring began.
     pub before: Option<Snapshot>,
     /// The measured time.
     pub window: Window,
+    /// The server while nobody sent.
+    pub rest: Option<Phase>,
     /// Resident memory before the first join and at the end, in bytes.
     pub memory: Option<(u64, u64)>,
     /// Where signaling was.
@@ -81,6 +89,29 @@ struct Joined {
     first_frame: Option<Percentiles>,
     /// Receivers of video without a whole key frame at the end.
     dark: u64,
+}
+
+/// Key frames that everybody got while measured.
+#[derive(Debug, Serialize)]
+struct Bursts {
+    count: usize,
+    /// Packets of one, on average.
+    packets: f64,
+    /// From its departure until the last packet came to the last of all receivers.
+    last: Option<Percentiles>,
+}
+
+impl Bursts {
+    fn of(bursts: &[Burst]) -> Self {
+        let mut last = Times::default();
+        bursts.iter().for_each(|burst| last.note(burst.last));
+        let packets: u64 = bursts.iter().map(|burst| u64::from(burst.packets)).sum();
+        Self {
+            count: bursts.len(),
+            packets: packets as f64 / bursts.len().max(1) as f64,
+            last: Percentiles::of(&last),
+        }
+    }
 }
 
 /// Packets in the measured time, and until its last ones had come.
@@ -161,10 +192,14 @@ pub struct Report {
     udp_gro: bool,
     tx_udp_segmentation: Option<bool>,
     joins: Joined,
+    joining: Joining,
     packets: Packets,
     latency: Latency,
+    key_frames: Bursts,
     feedback: Feedback,
     server: Option<Server>,
+    /// The server while all were there and nobody sent.
+    rest: Option<Phase>,
     load: Own,
     /// Limits that do not hold.
     broken: Vec<String>,
@@ -173,7 +208,7 @@ pub struct Report {
 impl Report {
     /// Puts the figures together and compares them with the limits.
     pub fn new(settings: &Settings, figures: Figures) -> Self {
-        let Figures { planned, joins, tally, before, window, memory, server } = figures;
+        let Figures { joins, tally, before, window, memory, server, .. } = figures;
         let peers = joins.times.count();
         let local = server.ip().is_loopback();
         let mut report = Self {
@@ -200,10 +235,13 @@ impl Report {
                 key_frames_wanted_by_server: tally.pictures_wanted,
                 consent_checks_answered: tally.consents,
             },
+            key_frames: Bursts::of(&figures.bursts),
             server: server_figures(before, &window, memory, peers),
+            rest: figures.rest,
             load: own(settings, &tally, &window),
+            joining: figures.joining,
             joins: Joined {
-                planned,
+                planned: figures.planned,
                 joined: peers,
                 failed: joins.failed,
                 reasons: joins.reasons,
@@ -291,6 +329,7 @@ impl Report {
             ("video", &latency.video),
             ("key frames", &latency.key_frames),
             ("key ends", &latency.last_packets_of_key_frames),
+            ("the last", &self.key_frames.last),
         ] {
             if let Some(times) = times {
                 writeln!(out, "{name:<12}  {}", times.line())?;
@@ -298,6 +337,9 @@ impl Report {
         }
         if let Some(server) = &self.server {
             server.write(out)?;
+        }
+        if let Some(rest) = &self.rest {
+            writeln!(out, "at rest       {:.4} cores", rest.cores)?;
         }
         self.load.write(out)?;
         for fault in &self.load.faults {
@@ -318,6 +360,8 @@ impl Report {
             write!(out, "{refused_consumers} consumers refused, {dark} without a picture")?;
         }
         writeln!(out)?;
+        let Joining { seconds, per_second, .. } = &self.joining;
+        writeln!(out, "joining       {seconds:.1} s, {per_second:.0} peers/s")?;
         joins.reasons.iter().try_for_each(|reason| writeln!(out, "              {reason}"))?;
         for (name, times) in [("to join", &joins.time), ("first frame", &joins.first_frame)] {
             if let Some(times) = times {
@@ -499,7 +543,10 @@ mod tests {
         Figures {
             planned: 1,
             joins,
+            joining: Joining::default(),
             tally,
+            bursts: vec![Burst { packets: 45, last: 7_000_000 }],
+            rest: None,
             before: Some(Snapshot::default()),
             window,
             memory: Some((1_000_000, 3_000_000)),
@@ -525,6 +572,7 @@ mod tests {
         let p99 = json["latency"]["video"]["p99"].as_f64().expect("a number");
         assert!((98.0..=100.0).contains(&p99), "{p99}");
         assert!(json["latency"]["audio"].is_null());
+        assert_eq!(json["key_frames"]["packets"], 45.0);
         assert!(report.holds() && report.text().contains("loss 1.0000 %"), "{}", report.text());
     }
 

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::dtls::Identity;
 use crate::live::{Live, View};
 use crate::peer::{self, Crew, Joins};
+use crate::phases::{self, JoinWatch};
 use crate::plan;
 use crate::process::Snapshot;
 use crate::report::{Figures, Report};
@@ -79,7 +80,9 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
     for plan in plans {
         peers.spawn_local(peer::live(crew.clone(), plan));
     }
-    join_all(&crew, early, live).await;
+    let mut watch = JoinWatch::new(settings.pid, empty.clone(), early);
+    join_all(&crew, early, live, &mut watch).await;
+    let joining = watch.end(crew.joins.borrow().early);
     if crew.joins.borrow().early == 0 {
         let reasons = crew.joins.borrow().reasons.join("; ");
         workers.stop();
@@ -89,6 +92,7 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
     let (before, window) = measure(settings, &workers, &begin, live).await;
     workers.tell(|| Order::Hush);
     sleep(DRAIN).await;
+    let rest = phases::rest(settings.pid, settings.rest).await;
     let after = settings.pid.and_then(Snapshot::of);
     let tally = workers.report();
     // Nobody is left if the worker or the peers are gone.
@@ -98,11 +102,13 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
     workers.stop();
     let joins = crew.joins.take();
     let memory = empty.zip(after).map(|(empty, after)| (empty.resident, after.resident));
-    let figures = Figures { planned, joins, tally, before, window, memory, server };
+    let bursts = crew.tracks.bursts();
+    let figures =
+        Figures { planned, joins, joining, tally, bursts, before, window, rest, memory, server };
     Ok(Report::new(settings, figures))
 }
 
-async fn join_all(crew: &Crew, early: u64, live: &Live) {
+async fn join_all(crew: &Crew, early: u64, live: &Live, watch: &mut JoinWatch) {
     let deadline = Instant::now() + JOIN_LIMIT + JOIN_LIMIT_EACH * early as u32;
     loop {
         let (joined, failed) = {
@@ -110,6 +116,7 @@ async fn join_all(crew: &Crew, early: u64, live: &Live) {
             (joins.early, joins.failed)
         };
         live.joining(joined, early, failed);
+        watch.see(joined);
         if joined + failed >= early || Instant::now() > deadline {
             return;
         }

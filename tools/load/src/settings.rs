@@ -35,10 +35,14 @@ pub struct Settings {
     pub packet: usize,
     /// Three encodings, told by RID.
     pub simulcast: bool,
+    /// Key frames come this often without being asked for; none: never.
+    pub key_interval: Option<Duration>,
     /// How long each speaks; zero: all at once.
     pub turn: Duration,
     /// Peers of a storm, and the time within which they come.
     pub joiners: usize,
+    /// They come into rooms where nobody sends.
+    pub apart: bool,
     /// See `joiners`.
     pub within: Duration,
     /// Peers replaced per second.
@@ -47,6 +51,8 @@ pub struct Settings {
     pub seconds: Duration,
     /// See `seconds`.
     pub warmup: Duration,
+    /// How long the server is watched afterwards, while all are there and nobody sends.
+    pub rest: Duration,
     /// Joins under way at a time before measuring.
     pub joining: usize,
     /// Transport-wide feedback, how often; none: not negotiated.
@@ -171,12 +177,18 @@ file! {
     /// its highest and all others in their lowest [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     simulcast: bool,
+    /// Seconds between key frames that nobody asked for; 0: none come [default: 0]
+    #[arg(long)]
+    key_interval: f64,
     /// Seconds that each speaks, one after the other; 0: all at once [default: 2]
     #[arg(long)]
     turn: f64,
     /// Peers of a storm [default: 500]
     #[arg(long)]
     joiners: usize,
+    /// Whether they come into other rooms, where nobody sends [default: false]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    apart: bool,
     /// Seconds within which they come [default: 1]
     #[arg(long)]
     within: f64,
@@ -189,6 +201,9 @@ file! {
     /// Seconds between the last join and measuring [default: 2]
     #[arg(long)]
     warmup: f64,
+    /// Seconds to watch the server afterwards, while all are there and nobody sends [default: 0]
+    #[arg(long)]
+    rest: f64,
     /// Joins under way at a time before measuring [default: 16]
     #[arg(long)]
     joining: usize,
@@ -271,6 +286,7 @@ impl File {
             }
         };
         let cpus = self.cpus.unwrap_or_default();
+        let key_interval = seconds("key-interval", self.key_interval, 0.0)?;
         let feedback = self.feedback.unwrap_or(100);
         let settings = Settings {
             server: self.server.unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
@@ -284,12 +300,15 @@ impl File {
             fps: self.fps.unwrap_or(30),
             packet: self.packet.unwrap_or(1200),
             simulcast: self.simulcast.unwrap_or(false),
+            key_interval: (!key_interval.is_zero()).then_some(key_interval),
             turn: seconds("turn", self.turn, 2.0)?,
             joiners: self.joiners.unwrap_or(500),
+            apart: self.apart.unwrap_or(false),
             within: seconds("within", self.within, 1.0)?,
             churn: self.churn.unwrap_or(1.0),
             seconds: seconds("seconds", self.seconds, 10.0)?,
             warmup: seconds("warmup", self.warmup, 2.0)?,
+            rest: seconds("rest", self.rest, 0.0)?,
             joining: self.joining.unwrap_or(16),
             feedback: (feedback > 0).then(|| Duration::from_millis(feedback)),
             dtls: self.dtls.unwrap_or(Library::Webrtc),
@@ -325,7 +344,7 @@ impl Settings {
         within("churn", self.churn, 0.0, 10_000.0)?;
         within("bitrate", self.bitrate as f64 / 1e3, 10.0, 1e5)?;
         within("audio-bitrate", self.audio_bitrate as f64 / 1e3, 6.0, 510.0)?;
-        within("fps", f64::from(self.fps), 1.0, 240.0)?;
+        within("fps", f64::from(self.fps), 1.0, 1000.0)?;
         within("packet", self.packet as f64, 200.0, 1400.0)?;
         within("seconds", self.seconds.as_secs_f64(), 0.5, 86_400.0)?;
         within("joining", self.joining as f64, 1.0, 10_000.0)?;

@@ -44,6 +44,8 @@ pub struct Spec {
     pub packet: usize,
     /// Three temporal layers.
     pub temporal: bool,
+    /// Nanoseconds between key frames that nobody asked for.
+    pub key_interval: Option<u64>,
     /// Who speaks when; none: always.
     pub turns: Option<Turns>,
 }
@@ -236,8 +238,9 @@ impl Source {
     }
 
     fn takes_key_frame(&mut self, now: u64) -> bool {
-        let allowed = self.last_key.is_none_or(|last| now >= last + KEY_INTERVAL);
-        if self.kind() == Kind::Audio || !self.key_wanted || !allowed {
+        let passed = |interval| self.last_key.is_none_or(|last| now >= last + interval);
+        let wanted = self.key_wanted || self.spec.key_interval.is_some_and(passed);
+        if self.kind() == Kind::Audio || !wanted || !passed(KEY_INTERVAL) {
             return false;
         }
         (self.key_wanted, self.last_key) = (false, Some(now));
@@ -400,6 +403,7 @@ mod tests {
             fps: 30,
             packet: 1200,
             temporal: rid.is_some(),
+            key_interval: None,
             turns: None,
         }
     }
@@ -462,6 +466,16 @@ mod tests {
             }
         }
         assert_eq!(keys, [0, 20]);
+    }
+
+    #[test]
+    fn key_frames_come_by_themselves_if_they_shall() {
+        let spec = Spec { key_interval: Some(480 * MS), ..spec(None) };
+        let mut source = Source::new(spec, Arc::new(Track::new(Kind::Video)), 0);
+        let mut wide = 0;
+        let is_key = |packets: Vec<Theirs>| Stamp::read(&packets[0].payload).is_some_and(|s| s.key);
+        let keys: Vec<_> = (0..40).filter(|_| is_key(frame(&mut source, &mut wide))).collect();
+        assert_eq!(keys, [0, 15, 30]);
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! The time itself is not in the packet: it is taken when a whole burst is handed to the kernel, after all of
 //! it was sealed. An SFU may rewrite headers and descriptors and add padding, but not the end of a payload.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Bytes of a stamp.
 pub const STAMP_LEN: usize = 20;
@@ -71,6 +72,15 @@ pub enum Kind {
     Layer,
 }
 
+/// A key frame that was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Burst {
+    /// Its packets.
+    pub packets: u16,
+    /// Nanoseconds from its departure until its last packet had come to the last receiver.
+    pub last: u64,
+}
+
 /// One track's departures, written by its worker and read by all.
 pub struct Track {
     /// What it is.
@@ -80,13 +90,23 @@ pub struct Track {
     /// Its publisher has left: what it sent last may have met nobody.
     pub ended: AtomicBool,
     departures: Box<[AtomicU64]>,
+    /// The track's key frames by their numbers.
+    bursts: Mutex<BTreeMap<u32, Burst>>,
 }
 
 impl Track {
     /// A track that has sent nothing.
     pub fn new(kind: Kind) -> Self {
         let departures = (0..KEPT).map(|_| AtomicU64::new(0)).collect();
-        Self { kind, sent: AtomicU64::new(0), ended: AtomicBool::new(false), departures }
+        let (sent, ended) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { kind, sent, ended, departures, bursts: Mutex::default() }
+    }
+
+    /// The last packet of the key frame with this stamp came to somebody, so long after it left.
+    pub fn key_frame_came(&self, stamp: &Stamp, added: u64) {
+        let mut bursts = self.bursts.lock().unwrap_or_else(PoisonError::into_inner);
+        let burst = bursts.entry(stamp.frame).or_insert(Burst { packets: stamp.count, last: 0 });
+        burst.last = burst.last.max(added);
     }
 
     /// Packets `from..to` leave at this moment of the wall clock.
@@ -114,15 +134,25 @@ impl Tracks {
     /// Adds a track and says its number.
     pub fn add(&self, kind: Kind) -> (u32, Arc<Track>) {
         let track = Arc::new(Track::new(kind));
-        let mut tracks = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut tracks = self.0.write().unwrap_or_else(PoisonError::into_inner);
         tracks.push(track.clone());
         (tracks.len() as u32 - 1, track)
     }
 
     /// The track of this number.
     pub fn find(&self, number: u32) -> Option<Arc<Track>> {
-        let tracks = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let tracks = self.0.read().unwrap_or_else(PoisonError::into_inner);
         tracks.get(number as usize).cloned()
+    }
+
+    /// All key frames that were measured.
+    pub fn bursts(&self) -> Vec<Burst> {
+        let tracks = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |track: &Arc<Track>| {
+            let bursts = track.bursts.lock().unwrap_or_else(PoisonError::into_inner);
+            bursts.values().copied().collect::<Vec<_>>()
+        };
+        tracks.iter().flat_map(of).collect()
     }
 }
 
@@ -157,5 +187,16 @@ mod tests {
         track.depart(12, 12 + KEPT as u32, 700);
         assert_eq!(found.departed(11), None);
         assert!(tracks.find(number + 1).is_none());
+    }
+
+    #[test]
+    fn a_key_frame_has_come_when_it_came_to_the_last() {
+        let tracks = Tracks::default();
+        let (_, track) = tracks.add(Kind::Video);
+        let stamp = Stamp { frame: 3, index: 44, count: 45, key: true, ..Stamp::default() };
+        [200, 700, 500].into_iter().for_each(|added| track.key_frame_came(&stamp, added));
+        track.key_frame_came(&Stamp { frame: 9, ..stamp }, 100);
+        let burst = |last| Burst { packets: 45, last };
+        assert_eq!(tracks.bursts(), [burst(700), burst(100)]);
     }
 }

@@ -229,9 +229,8 @@ impl Transport {
             return;
         }
         let Some(track) = &stream.track else { return };
-        let Some(departed) = track_of(track, &stamp, measure).departed(stamp.number) else {
-            return;
-        };
+        let track = track_of(track, &stamp, measure);
+        let Some(departed) = track.departed(stamp.number) else { return };
         let added = arrived.saturating_sub(departed);
         match (track.kind, stamp.key) {
             (Kind::Audio, _) => tally.audio.note(added),
@@ -240,6 +239,7 @@ impl Transport {
         }
         if stamp.key && stamp.index + 1 == stamp.count {
             tally.key_ends.note(added);
+            track.key_frame_came(&stamp, added);
         }
     }
 

@@ -497,6 +497,7 @@ mod tests {
             fps: 50,
             packet: 1200,
             temporal: false,
+            key_interval: None,
             turns: None,
         };
         orders.send(Order::AddSource(1, spec, track)).expect("it runs");

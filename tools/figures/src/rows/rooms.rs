@@ -1,0 +1,179 @@
+//! Rooms: large ones, many, and one over two shards.
+
+use super::conditions;
+use crate::bench::{Bench, Result, median};
+use crate::figure::{Bound, Figure, Outcome, digits, with_unit};
+use crate::load::{self, Report};
+use crate::server::Server;
+
+/// Everybody sends audio and simulcast video and sees one in 720p, the rest in their lowest layer.
+pub fn meeting(bench: &Bench) -> Result<Outcome> {
+    let server = Server::start(bench, &[])?;
+    let sizes = if bench.quick { "3,4" } else { "50,60,70,80,90" };
+    let seconds = bench.seconds(3.0);
+    let who = ["--scenario", "meeting", "--simulcast", "--ramp", sizes, "--joining", "32"];
+    // A receiver's line has to be known well enough for 49 others.
+    let times = ["--warmup", if bench.quick { "1" } else { "4" }, "--seconds", &seconds];
+    let reports = load::reports(bench, &server, &[&who[..], &times[..]].concat())?;
+    let first = &reports[0];
+    let rate = first.number("/packets/received_per_second")?;
+    let seconds = first.number("/seconds")?;
+    let threads = first.threads("/server/threads");
+    let each = threads.iter().take(4).map(|(name, nanos)| {
+        format!("{name} {}", with_unit(nanos / seconds / rate.max(1.0), "ns"))
+    });
+    let mut figures = vec![
+        Figure::told(
+            &format!("meeting of {}: CPU per packet by thread", first.number("/peers")?),
+            each.collect::<Vec<_>>().join(", "),
+        )
+        .under(format!("{}, {}", server.backend, conditions(first)?))
+        .unless_invalid(&first.faults()),
+        Figure::told("the same: loss, cores", loss_and_cores(first)?).under(conditions(first)?),
+    ];
+    figures.push(limit(&reports)?);
+    Ok(Outcome { figures, curves: Vec::new() })
+}
+
+/// Where it stops holding, and why.
+fn limit(reports: &[Report]) -> Result<Figure> {
+    let name = "the same: it stops holding above";
+    let step = |report: &Report| -> Result<String> {
+        let rate = with_unit(report.number("/packets/received_per_second")?, "packets/s");
+        let cores = digits(report.number("/server/cores")?);
+        Ok(format!("{} peers, {rate}, {cores} cores", report.number("/peers")?))
+    };
+    let held = reports.iter().rev().find(|report| report.holds());
+    let value = held.map_or(Ok("none".to_owned()), step)?;
+    let broken = reports.last().filter(|report| !report.holds());
+    let why = match broken {
+        Some(report) if report.faults().is_empty() => {
+            format!(
+                "{}: loss {}",
+                step(report)?,
+                with_unit(report.number("/packets/loss_percent")?, "%")
+            )
+        }
+        Some(report) => format!("the load's limit: {}", report.faults().join("; ")),
+        None => "the largest that was tried".to_owned(),
+    };
+    Ok(Figure::told(name, value).noting(&why))
+}
+
+fn loss_and_cores(report: &Report) -> Result<String> {
+    let loss = report.number("/packets/loss_percent")?;
+    Ok(format!("{}, {}", with_unit(loss, "%"), with_unit(report.number("/server/cores")?, "cores")))
+}
+
+/// Many rooms in which one speaks at a time.
+pub fn audio_rooms(bench: &Bench) -> Result<Outcome> {
+    let rooms = bench.size(100, 2).to_string();
+    let peers = bench.size(10, 3).to_string();
+    let server = Server::start(bench, &[])?;
+    let flags = ["--scenario", "audio", "--rooms", &rooms, "--peers", &peers, "--joining", "32"];
+    let report =
+        load::report(bench, &server, &[&flags[..], &["--seconds", &bench.seconds(6.0)]].concat())?;
+    let name = format!("{rooms} audio rooms of {peers} on one shard");
+    let under = format!("{}, {}", server.backend, conditions(&report)?);
+    let loss = report.number("/packets/loss_percent")?;
+    let faults = report.faults();
+    let figures = vec![
+        Figure::number(&format!("{name}: loss"), loss, "%", Bound::AtMost { must: 0.0, aim: 0.0 }),
+        Figure::number(
+            &format!("{name}: cores"),
+            report.number("/server/cores")?,
+            "",
+            Bound::AtMost { must: f64::INFINITY, aim: 0.5 },
+        )
+        .noting(&with_unit(report.number("/server/ns_per_packet")?, "ns per packet")),
+    ];
+    let figures =
+        figures.into_iter().map(|f| f.under(&under[..]).unless_invalid(&faults)).collect();
+    Ok(Outcome { figures, curves: Vec::new() })
+}
+
+/// The same packets in the same bursts, in one room of 10 and in a thousand. Receivers send no transport-wide
+/// feedback: how much they would send depends on their number, not on that of the packets.
+pub fn many_rooms(bench: &Bench) -> Result<Outcome> {
+    /// Frames per second, all rooms together, of 5 or 6 packets.
+    const FRAMES: usize = 1000;
+    /// Kilobits per second, all rooms together.
+    const KILOBITS: usize = 50_000;
+    const PEERS: usize = 10;
+    let many = bench.peers_within_limit(bench.size(1000 * PEERS, 20)) / PEERS;
+    let run = |rooms: usize| {
+        let (frames, kilobits) = (bench.size(FRAMES, 20), bench.size(KILOBITS, 1600));
+        let (fps, bitrate) =
+            ((frames / rooms).max(1).to_string(), (kilobits / rooms).max(10).to_string());
+        let (rooms, receivers) = (rooms.to_string(), (PEERS - 1).to_string());
+        let flags =
+            ["--rooms", &rooms, "--peers", &receivers, "--fps", &fps, "--bitrate", &bitrate];
+        let how = ["--feedback", "0", "--dtls", "dimpl", "--joining", "64", "--warmup", "4"];
+        let times = ["--seconds", &bench.seconds(5.0), "--rest", &bench.seconds(4.0)];
+        load::alone(bench, &[], &[&flags[..], &how[..], &times[..]].concat())
+    };
+    let (one, all) = (run(1)?, run(many)?);
+    let per_packet = |report: &Report, without_rest: bool| -> Result<f64> {
+        let rest = if without_rest { report.number("/rest/cores")? } else { 0.0 };
+        let rate = report.number("/packets/received_per_second")?;
+        Ok((report.number("/server/cores")? - rest) * 1e9 / rate.max(1.0))
+    };
+    let (whole_one, whole_all) = (per_packet(&one, false)?, per_packet(&all, false)?);
+    let (own_one, own_all) = (per_packet(&one, true)?, per_packet(&all, true)?);
+    let more = |many: f64, one: f64| (many / one.max(1e-9) - 1.0) * 100.0;
+    let bound = Bound::AtMost { must: 15.0, aim: 5.0 };
+    let under = format!("{} against {}, no feedback", conditions(&all)?, conditions(&one)?);
+    let faults = [one.faults(), all.faults()].concat();
+    let name = format!("cost per packet at {many} rooms x {PEERS} against 1 x {PEERS}, more by");
+    let note = |many, one| format!("{} against {}", with_unit(many, "ns"), with_unit(one, "ns"));
+    let figures = vec![
+        Figure::number(&name, more(whole_all, whole_one), "%", bound)
+            .noting(&note(whole_all, whole_one)),
+        // At rest each report finds the shard asleep, under load it does not: this is too little.
+        Figure::number(
+            "the same, without what the same peers cost at rest",
+            more(own_all, own_one),
+            "%",
+            Bound::Told,
+        )
+        .noting(&note(own_all, own_one)),
+    ];
+    let figures =
+        figures.into_iter().map(|f| f.under(&under[..]).unless_invalid(&faults)).collect();
+    Ok(Outcome { figures, curves: Vec::new() })
+}
+
+/// Many publishers and few receivers, all in one room: first on one shard, then spread over two, which share the
+/// server's core.
+pub fn shards(bench: &Bench) -> Result<Outcome> {
+    let publishers = bench.size(40, 2).to_string();
+    let kilobits = bench.size(5000, 500).to_string();
+    // Without feedback, or the estimate of each receiver's line would decide how much is sent.
+    let flags =
+        ["--publishers", &publishers, "--peers", "4", "--bitrate", &kilobits, "--feedback", "0"];
+    let run = |workers: &str| {
+        load::alone(
+            bench,
+            &["--workers", workers],
+            &[&flags[..], &["--seconds", &bench.seconds(3.0)]].concat(),
+        )
+    };
+    let (mut extra, mut faults, mut under) = (Vec::new(), Vec::new(), String::new());
+    for _ in 0..bench.size(2, 1) {
+        let (one, two) = (run("1")?, run("2")?);
+        // Half of the receivers are on the other shard, so each packet is handed over once.
+        let handed_over = two.number("/packets/sent_per_second")?;
+        extra.push(
+            (two.number("/server/cores")? - one.number("/server/cores")?) * 1e9
+                / handed_over.max(1.0),
+        );
+        faults = [one.faults(), two.faults()].concat();
+        under =
+            format!("{}, {} handed over", conditions(&two)?, with_unit(handed_over, "packets/s"));
+    }
+    let bound = Bound::AtMost { must: 200.0, aim: 100.0 };
+    let name = "a room on two shards: extra CPU per packet handed over";
+    let figure =
+        Figure::number(name, median(extra), "ns", bound).under(under).unless_invalid(&faults);
+    Ok(Outcome { figures: vec![figure], curves: Vec::new() })
+}
