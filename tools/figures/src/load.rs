@@ -11,7 +11,7 @@ use crate::bench::{Bench, Result};
 use crate::server::Server;
 
 /// Longest run, whatever it does.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// A report of the load.
 #[derive(Clone, Debug)]
@@ -65,8 +65,8 @@ impl Report {
     }
 }
 
-/// A run with these flags against `server`; one report for each step of a ramp.
-pub fn reports(bench: &Bench, server: &Server, flags: &[&str]) -> Result<Vec<Report>> {
+/// A run with these flags against `server`.
+pub fn report(bench: &Bench, server: &Server, flags: &[&str]) -> Result<Report> {
     let (pid, core) = (server.pid().to_string(), bench.load_core.to_string());
     let mut child = Command::new(&bench.load)
         .args(["--json", "--quiet", "--server", &server.address, "--pid", &pid, "--cpus", &core])
@@ -99,19 +99,11 @@ pub fn reports(bench: &Bench, server: &Server, flags: &[&str]) -> Result<Vec<Rep
         thread::sleep(Duration::from_millis(20));
     };
     let (out, errors) = (out.join().unwrap_or_default(), errors.join().unwrap_or_default());
-    let reports: Vec<_> =
-        out.lines().filter_map(|line| serde_json::from_str(line).ok().map(Report)).collect();
     // 0 to 3 come with a report; 4 has one if only some peers could not join.
-    if reports.is_empty() || code == Some(4) {
-        return Err(format!("the load ended with {code:?}: {}", errors.trim()).into());
+    match serde_json::from_str(&out) {
+        Ok(report) if code != Some(4) => Ok(Report(report)),
+        _ => Err(format!("the load ended with {code:?}: {}", errors.trim()).into()),
     }
-    Ok(reports)
-}
-
-/// A single run.
-pub fn report(bench: &Bench, server: &Server, flags: &[&str]) -> Result<Report> {
-    let mut reports = reports(bench, server, flags)?;
-    reports.pop().ok_or_else(|| "no report".into())
 }
 
 /// A run against a server of its own with these flags.

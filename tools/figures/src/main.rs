@@ -31,7 +31,7 @@ use crate::table::Kept;
 
 /// Prints what Shardcast costs and keeps on this machine: one line per figure, with its limits.
 ///
-/// Build first: cargo build --release --workspace && cargo bench --no-run. The server runs on one core, the
+/// Build first: cargo build --release --workspace && cargo bench --workspace --no-run --bench floor. The server runs on one core, the
 /// load on another; keep the machine quiet. Exit code: 0 all rows were measured, 1 a row failed or an
 /// output could not be written, 2 unusable flags. That a limit is missed is told, and no failure.
 #[derive(Parser)]
@@ -68,7 +68,7 @@ struct Args {
     /// The load [default: beside this program]
     #[arg(long, value_name = "FILE")]
     load: Option<PathBuf>,
-    /// The compiled benches/floor [default: cargo bench finds it]
+    /// The compiled benches/floor [default: the newest in deps/ beside this program, else cargo builds it]
     #[arg(long, value_name = "FILE")]
     floor: Option<PathBuf>,
     /// The server's core [default: the first]
@@ -145,7 +145,7 @@ fn bench(args: &Args) -> Result<Bench> {
     let bench = Bench {
         server: args.server.clone().unwrap_or_else(|| beside("shardcast")),
         load: args.load.clone().unwrap_or_else(|| beside("shardcast-load")),
-        floor: args.floor.clone(),
+        floor: args.floor.clone().or_else(|| built_floor(&own)),
         server_core: args.server_core.unwrap_or_else(|| core(0)),
         load_core: args.load_core.unwrap_or_else(|| core(1)),
         quick: args.quick,
@@ -160,6 +160,19 @@ fn bench(args: &Args) -> Result<Bench> {
         }
     }
     Ok(bench)
+}
+
+/// The newest `deps/floor-HASH` beside this program.
+fn built_floor(own: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(own.with_file_name("deps")).ok()?.flatten();
+    let floors = entries.filter(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with("floor-") && !name.contains('.')
+    });
+    let newest =
+        floors.max_by_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok())?;
+    Some(newest.path())
 }
 
 fn measure(bench: &Bench, row: &Row) -> Kept {

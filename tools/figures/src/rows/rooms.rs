@@ -6,58 +6,68 @@ use crate::figure::{Bound, Figure, Outcome, digits, with_unit};
 use crate::load::{self, Report};
 use crate::server::Server;
 
-/// Everybody sends audio and simulcast video and sees one in 720p, the rest in their lowest layer.
+/// Everybody sends audio and simulcast video and sees one in 720p, the rest in their lowest layer; then the same
+/// with more of them, until packets are lost or not all can join.
 pub fn meeting(bench: &Bench) -> Result<Outcome> {
-    let server = Server::start(bench, &[])?;
-    let sizes = if bench.quick { "3,4" } else { "50,60,70,80,90" };
-    let seconds = bench.seconds(3.0);
-    let who = ["--scenario", "meeting", "--simulcast", "--ramp", sizes, "--joining", "32"];
-    // A receiver's line has to be known well enough for 49 others.
-    let times = ["--warmup", if bench.quick { "1" } else { "4" }, "--seconds", &seconds];
-    let reports = load::reports(bench, &server, &[&who[..], &times[..]].concat())?;
-    let first = &reports[0];
-    let rate = first.number("/packets/received_per_second")?;
-    let seconds = first.number("/seconds")?;
+    const SIZES: [usize; 5] = [50, 60, 70, 80, 100];
+    let first = gather(bench, bench.size(SIZES[0], 3))?;
+    let (rate, seconds) =
+        (first.number("/packets/received_per_second")?, first.number("/seconds")?);
     let threads = first.threads("/server/threads");
     let each = threads.iter().take(4).map(|(name, nanos)| {
         format!("{name} {}", with_unit(nanos / seconds / rate.max(1.0), "ns"))
     });
-    let mut figures = vec![
-        Figure::told(
-            &format!("meeting of {}: CPU per packet by thread", first.number("/peers")?),
-            each.collect::<Vec<_>>().join(", "),
-        )
-        .under(format!("{}, {}", server.backend, conditions(first)?))
-        .unless_invalid(&first.faults()),
-        Figure::told("the same: loss, cores", loss_and_cores(first)?).under(conditions(first)?),
-    ];
-    figures.push(limit(&reports)?);
+    let each = each.collect::<Vec<_>>().join(", ");
+    let name = format!("meeting of {}: CPU per packet by thread", first.number("/peers")?);
+    let loss_and_cores = loss_and_cores(&first)?;
+    let mut figures =
+        vec![Figure::told(&name, each), Figure::told("the same: loss, cores", loss_and_cores)];
+    let mut held = first.holds().then(|| step(&first)).transpose()?;
+    let mut ended = if first.holds() { None } else { Some(why(&first)?) };
+    for &size in &SIZES[1..bench.size(SIZES.len(), 1)] {
+        if ended.is_some() {
+            break;
+        }
+        match gather(bench, size) {
+            Ok(report) if report.holds() => held = Some(step(&report)?),
+            Ok(report) => ended = Some(why(&report)?),
+            Err(error) => ended = Some(format!("{size} peers: {error}")),
+        }
+    }
+    let held = held.unwrap_or_else(|| "none that was tried".to_owned());
+    let ended = ended.unwrap_or_else(|| "the largest that was tried".to_owned());
+    figures.push(Figure::told("the same: the largest that holds", held).noting(&ended));
+    let under = conditions(&first)?;
+    let faults = first.faults();
+    let figures =
+        figures.into_iter().map(|f| f.under(&under[..]).unless_invalid(&faults)).collect();
     Ok(Outcome { figures, curves: Vec::new() })
 }
 
-/// Where it stops holding, and why.
-fn limit(reports: &[Report]) -> Result<Figure> {
-    let name = "the same: it stops holding above";
-    let step = |report: &Report| -> Result<String> {
-        let rate = with_unit(report.number("/packets/received_per_second")?, "packets/s");
-        let cores = digits(report.number("/server/cores")?);
-        Ok(format!("{} peers, {rate}, {cores} cores", report.number("/peers")?))
+fn gather(bench: &Bench, size: usize) -> Result<Report> {
+    let (size, seconds) = (size.to_string(), bench.seconds(3.0));
+    let who = ["--scenario", "meeting", "--simulcast", "--peers", &size, "--joining", "32"];
+    // A receiver's line has to be known well enough for 49 others.
+    let warmup = if bench.quick { "1" } else { "4" };
+    let how = ["--max-loss", "0.1", "--warmup", warmup, "--seconds", &seconds];
+    load::alone(bench, &[], &[&who[..], &how[..]].concat())
+}
+
+fn step(report: &Report) -> Result<String> {
+    let rate = with_unit(report.number("/packets/received_per_second")?, "packets/s");
+    let cores = digits(report.number("/server/cores")?);
+    Ok(format!("{} peers, {rate}, {cores} cores", report.number("/peers")?))
+}
+
+/// Why a step does not hold.
+fn why(report: &Report) -> Result<String> {
+    let loss = with_unit(report.number("/packets/loss_percent")?, "%");
+    let faults = report.faults();
+    let reason = match faults.is_empty() {
+        true => format!("loss {loss}"),
+        false => format!("the load's limit: {}", faults.join("; ")),
     };
-    let held = reports.iter().rev().find(|report| report.holds());
-    let value = held.map_or(Ok("none".to_owned()), step)?;
-    let broken = reports.last().filter(|report| !report.holds());
-    let why = match broken {
-        Some(report) if report.faults().is_empty() => {
-            format!(
-                "{}: loss {}",
-                step(report)?,
-                with_unit(report.number("/packets/loss_percent")?, "%")
-            )
-        }
-        Some(report) => format!("the load's limit: {}", report.faults().join("; ")),
-        None => "the largest that was tried".to_owned(),
-    };
-    Ok(Figure::told(name, value).noting(&why))
+    Ok(format!("{}: {reason}", step(report)?))
 }
 
 fn loss_and_cores(report: &Report) -> Result<String> {
