@@ -80,6 +80,8 @@ impl Server {
 }
 
 fn their_config(certificate: Certificate, profiles: &[SrtpProtectionProfile]) -> Config {
+    // Two are compiled in, theirs and ours, and they take the process's own. One that another test chose will do.
+    let _ = tokio_rustls::rustls::crypto::aws_lc_rs::default_provider().install_default();
     Config {
         certificates: vec![certificate],
         srtp_protection_profiles: profiles.to_vec(),

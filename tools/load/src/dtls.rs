@@ -116,6 +116,9 @@ pub struct Identity {
 impl Identity {
     /// New certificates, one for each library.
     pub fn generate() -> Result<Self, Error> {
+        // `webrtc-dtls` takes the process's own, which is not clear where other programs of the workspace want
+        // another. If there is one already, that will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let failed = |error: &dyn std::fmt::Display| Error::Dimpl(error.to_string());
         let dimpl = dimpl::certificate::generate_self_signed_certificate();
         let config = dimpl::Config::builder().flight_start_rto(FLIGHT).flight_retries(9).build();
