@@ -1,4 +1,5 @@
-//! The work itself and nothing else: receive, open, and per receiver copy, seal and send.
+//! The work itself and nothing else: receive, open, and per receiver copy, seal and send. With feedback,
+//! receive and open that, too.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -7,17 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustc_hash::FxBuildHasher;
 use socket2::{Domain, Protocol, Type};
 
 use crate::kernel::{Incoming, MAX_DRAIN, Outgoing, Ring, Sending, Train, poll, set_option};
-use crate::load::{Load, Scenario, Write};
+use crate::load::{Answer, Load, Scenario, Target, Write};
 
 /// Bytes of an RTP header without extensions.
 pub const HEADER: usize = 12;
 pub const TAG: usize = 16;
+
+/// Feedback is taken in this often while awake, and at least so often, as the shards do.
+const FEEDBACK_WAITS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(25)];
 
 /// One way to do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub struct Way {
     pub gro: bool,
     /// The receivers are not on loopback.
     pub outside: bool,
+    /// The receivers tell what arrives.
+    pub twcc: bool,
 }
 
 /// The key of a peer, in both directions.
@@ -71,6 +78,37 @@ pub fn writer(scenario: Scenario) -> Write {
         seal(key, packet);
         packet.len()
     })
+}
+
+/// Peers who answer with datagrams as long as transport-wide feedback is: by peer its key, what it got, and how
+/// often it has answered.
+struct Receivers(Vec<(LessSafeKey, usize, u32)>);
+
+/// Such answers of all peers.
+pub fn answers(scenario: Scenario) -> Box<dyn Answer> {
+    Box::new(Receivers((0..scenario.total()).map(|peer| (key(peer), 0, 0)).collect()))
+}
+
+impl Answer for Receivers {
+    fn packet(&mut self, peer: usize, _: &[u8], _: i64) {
+        self.0[peer].1 += 1;
+    }
+
+    fn report(&mut self, peer: usize, room: &mut [u8]) -> Option<usize> {
+        let (key, packets, count) = &mut self.0[peer];
+        let packets = std::mem::take(packets);
+        if packets == 0 {
+            return None;
+        }
+        *count += 1;
+        // Header and fields, a chunk or two, a byte per packet, index and tag.
+        let datagram = &mut room[..20 + 4 + packets.next_multiple_of(4) + 4 + TAG];
+        datagram.fill(0x42);
+        datagram[..2].copy_from_slice(&[0x8f, 205]);
+        datagram[4..8].copy_from_slice(&count.to_be_bytes());
+        seal(key, datagram);
+        Some(datagram.len())
+    }
 }
 
 /// The worker's sockets: the first is shared, the others are a peer's each.
@@ -121,7 +159,7 @@ pub struct Outcome {
 
 /// A worker on its own thread.
 pub struct Worker {
-    pub address: SocketAddr,
+    pub target: Target,
     pub tid: i32,
     /// Datagrams that the kernel took so far.
     pub sent: Arc<AtomicU64>,
@@ -143,13 +181,19 @@ impl Worker {
         let thread = std::thread::spawn(move || {
             core.map(core_affinity::set_for_current);
             let sockets = Sockets::new(way, &peers);
-            let port = sockets.all[0].local_addr().expect("bound").port();
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            ready.send((address, crate::kernel::thread_id())).expect("somebody waits");
-            Work::new(scenario, way, &peers, counted).run(&sockets, way, &until)
+            let feedback = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), false);
+            let here = |socket: &UdpSocket| {
+                let port = socket.local_addr().expect("bound").port();
+                SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+            };
+            let target = Target { media: here(&sockets.all[0]), feedback: here(&feedback) };
+            ready.send((target, crate::kernel::thread_id())).expect("somebody waits");
+            let mut work = Work::new(scenario, way, &peers, counted);
+            work.feedback = way.twcc.then(|| Feedback::new(feedback));
+            work.run(&sockets, way, &until)
         });
-        let (address, tid) = is_ready.recv().expect("the worker starts");
-        Self { address, tid, sent, thread, stop }
+        let (target, tid) = is_ready.recv().expect("the worker starts");
+        Self { target, tid, sent, thread, stop }
     }
 
     pub fn end(self, load: Load) -> Outcome {
@@ -161,7 +205,23 @@ impl Worker {
     }
 }
 
+/// Where feedback comes in.
+struct Feedback {
+    socket: UdpSocket,
+    incoming: Incoming,
+    trains: Vec<Train>,
+    looked_at: Instant,
+}
+
+impl Feedback {
+    fn new(socket: UdpSocket) -> Self {
+        let incoming = Incoming::new(MAX_DRAIN, 2048);
+        Self { socket, incoming, trains: Vec::new(), looked_at: Instant::now() }
+    }
+}
+
 struct Work {
+    feedback: Option<Feedback>,
     out: Outgoing,
     keys: Vec<LessSafeKey>,
     senders: HashMap<SocketAddr, usize, FxBuildHasher>,
@@ -176,6 +236,7 @@ impl Work {
     fn new(scenario: Scenario, way: Way, peers: &[SocketAddr], sent: Arc<AtomicU64>) -> Self {
         let receivers = |peer| scenario.receivers(peer).collect();
         Self {
+            feedback: None,
             out: Outgoing::new(way.send, peers),
             keys: (0..peers.len()).map(key).collect(),
             senders: peers.iter().enumerate().map(|(index, peer)| (*peer, index)).collect(),
@@ -200,7 +261,7 @@ impl Work {
         let mut incoming = Incoming::new(MAX_DRAIN, if way.gro { 1 << 16 } else { 2048 });
         let fd = sockets.fds[0];
         while !stop.load(Ordering::Relaxed) {
-            poll(fd, 100);
+            poll(fd, self.patience());
             loop {
                 self.trains.clear();
                 incoming.fill(fd, &mut self.trains);
@@ -210,6 +271,35 @@ impl Work {
                     break;
                 }
             }
+            self.take_feedback();
+        }
+    }
+
+    /// Milliseconds until there is something to do.
+    fn patience(&self) -> i32 {
+        if self.feedback.is_some() { FEEDBACK_WAITS[1].as_millis() as i32 } else { 100 }
+    }
+
+    /// Receives and opens what receivers tell.
+    fn take_feedback(&mut self) {
+        let Some(Feedback { socket, incoming, trains, looked_at }) = &mut self.feedback else {
+            return;
+        };
+        if looked_at.elapsed() < FEEDBACK_WAITS[0] {
+            return;
+        }
+        *looked_at = Instant::now();
+        loop {
+            trains.clear();
+            incoming.fill(socket.as_raw_fd(), trains);
+            for train in &*trains {
+                let Some(&sender) = self.senders.get(&train.from) else { continue };
+                let datagram = &mut incoming.buffer[train.start..][..train.len];
+                assert!(open(&self.keys[sender], datagram), "a receiver's own");
+            }
+            if trains.len() < MAX_DRAIN {
+                return;
+            }
         }
     }
 
@@ -218,11 +308,12 @@ impl Work {
         let mut ring = Ring::new(&sockets.fds, buffers, len).expect("io_uring");
         let mut buffer = std::mem::take(&mut ring.buffer);
         while !stop.load(Ordering::Relaxed) {
-            ring.wait(100);
+            ring.wait(self.patience() as u64);
             self.trains.clear();
             ring.take(&buffer, &mut self.trains);
             self.forward(&mut buffer, |out| out.flush(sockets.fds[0], Some(&mut ring)));
             ring.give_back();
+            self.take_feedback();
         }
         ring.buffer = buffer;
     }

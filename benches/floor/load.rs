@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::kernel::{Incoming, Outgoing, Sending, set_option};
+use crate::rig::MEDIA;
 
 /// Who sends what to whom.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +126,13 @@ pub trait Answer: Send {
 /// Between a peer's reports, as browsers send them.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Where peers send what.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    pub media: SocketAddr,
+    pub feedback: SocketAddr,
+}
+
 /// The running load.
 pub struct Load {
     thread: JoinHandle<()>,
@@ -153,7 +161,7 @@ impl Load {
         scenario: Scenario,
         habits: Habits,
         peers: Peers,
-        server: SocketAddr,
+        server: Target,
         core: Option<core_affinity::CoreId>,
         write: Write,
         answer: Option<Box<dyn Answer>>,
@@ -185,7 +193,7 @@ fn run(
     scenario: Scenario,
     habits: Habits,
     peers: Peers,
-    server: SocketAddr,
+    server: Target,
     mut write: Write,
     mut answer: Option<Box<dyn Answer>>,
     stop: &AtomicBool,
@@ -193,7 +201,7 @@ fn run(
 ) {
     let train = if habits.trains_in { 64 } else { 1 };
     let how = Sending { uring: false, train, connected: false };
-    let mut out = Outgoing::new(how, &[server]);
+    let mut out = Outgoing::new(how, &[server.media, server.feedback]);
     let (count, buffer) = if habits.gro { (4, 1 << 16) } else { (16, 2048) };
     let mut incoming = Incoming::new(count, buffer);
     let mut trains = Vec::new();
@@ -213,13 +221,14 @@ fn run(
             for (peer, socket) in receiving.iter().enumerate() {
                 trains.clear();
                 incoming.fill(socket.as_raw_fd(), &mut trains);
-                let media = trains.iter().filter(|train| is_rtp(&incoming.buffer[train.start..]));
-                for train in media {
-                    packets += train.len.div_ceil(train.segment.max(1));
+                let rtp = trains.iter().filter(|train| is_rtp(&incoming.buffer[train.start..]));
+                for train in rtp {
+                    let bytes = &incoming.buffer[train.start..][..train.len];
+                    let datagrams = bytes.chunks(train.segment.max(1));
+                    packets += datagrams.clone().filter(|packet| is_media(packet)).count();
                     let Some(answer) = &mut answer else { continue };
                     let ticks = start.elapsed().as_micros() as i64 / 250;
-                    let bytes = &incoming.buffer[train.start..][..train.len];
-                    bytes.chunks(train.segment.max(1)).for_each(|p| answer.packet(peer, p, ticks));
+                    datagrams.for_each(|packet| answer.packet(peer, packet, ticks));
                 }
             }
             counts.received.fetch_add(packets as u64, Ordering::Relaxed);
@@ -230,7 +239,7 @@ fn run(
                 for peer in (reported..upto).map(|index| index % peers.sockets.len()) {
                     let room = out.room().expect("empty");
                     if let Some(len) = answer.report(peer, room) {
-                        out.push(len, 0);
+                        out.push(len, 1);
                         out.flush(peers.sockets[peer].as_raw_fd(), None);
                     }
                 }
@@ -261,4 +270,9 @@ fn run(
 /// RTP, and not the server's RTCP or STUN.
 fn is_rtp(bytes: &[u8]) -> bool {
     bytes[0] >> 6 == 2 && !(192..=223).contains(&bytes[1])
+}
+
+/// RTP that is no probe: those leave on the retransmission stream.
+fn is_media(packet: &[u8]) -> bool {
+    packet[1] & 0x7f == MEDIA.0
 }

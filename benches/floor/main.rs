@@ -112,7 +112,12 @@ const OURS: [Subject; 4] = [
 ];
 
 fn floor(send: Sending) -> Subject {
-    Subject::Floor(Way { send, gro: false, outside: false })
+    Subject::Floor(Way { send, gro: false, outside: false, twcc: false })
+}
+
+/// With receivers who tell what arrives.
+fn floor_with_twcc(send: Sending) -> Subject {
+    Subject::Floor(Way { send, gro: false, outside: false, twcc: true })
 }
 
 /// One measurement.
@@ -144,9 +149,11 @@ fn measure(scenario: Scenario, habits: Habits, subject: Subject, seconds: f64) -
             let worker = Worker::start(scenario, way, &addresses, own);
             let sent = worker.sent.clone();
             let write = floor::writer(scenario);
-            let load = Load::start(scenario, habits, peers, worker.address, other, write, None);
+            let answers = way.twcc.then(|| floor::answers(scenario));
+            let load = Load::start(scenario, habits, peers, worker.target, other, write, answers);
             let out = habits.nobody.then_some(&*sent);
-            let mut figure = observe(scenario, &load, worker.tid, seconds, out);
+            let mut figure =
+                observe(scenario, &load, worker.tid, settling(false, seconds), seconds, out);
             let outcome = worker.end(load);
             figure.segments = outcome.datagrams as f64 / outcome.messages.max(1) as f64;
             assert!(outcome.refused < 1000, "the kernel refused {} datagrams", outcome.refused);
@@ -156,8 +163,9 @@ fn measure(scenario: Scenario, habits: Habits, subject: Subject, seconds: f64) -
             let shard = ours::Shard::start(scenario, backend, twcc, &addresses);
             let answers = twcc.then(|| ours::answers(scenario));
             let write = ours::writer(scenario);
-            let load = Load::start(scenario, habits, peers, shard.address, other, write, answers);
-            let figure = observe(scenario, &load, shard.tid, seconds, None);
+            let load = Load::start(scenario, habits, peers, shard.target, other, write, answers);
+            let figure =
+                observe(scenario, &load, shard.tid, settling(twcc, seconds), seconds, None);
             load.end();
             shard.end();
             figure
@@ -165,11 +173,17 @@ fn measure(scenario: Scenario, habits: Habits, subject: Subject, seconds: f64) -
     }
 }
 
+/// How long the load runs before it is measured; with feedback, until lines have been probed.
+fn settling(twcc: bool, seconds: f64) -> Duration {
+    Duration::from_secs_f64(if twcc { 3.0 } else { 0.5 } * seconds.min(1.0))
+}
+
 /// Lets the load run for a while, then measures. `out` counts what nobody receives.
 fn observe(
     scenario: Scenario,
     load: &Load,
     tid: i32,
+    settling: Duration,
     seconds: f64,
     out: Option<&AtomicU64>,
 ) -> Figure {
@@ -178,7 +192,7 @@ fn observe(
         seen.received = out.map_or(seen.received, |out| out.load(Ordering::Relaxed));
         (cpu_time(tid), seen)
     };
-    std::thread::sleep(Duration::from_secs_f64(seconds.min(1.0) * 0.5));
+    std::thread::sleep(settling);
     let (cpu, seen) = read();
     std::thread::sleep(Duration::from_secs_f64(seconds));
     let (cpu_after, after) = read();
@@ -224,6 +238,9 @@ fn name(subject: Subject) -> String {
             if way.gro {
                 name.push_str(" GRO-in");
             }
+            if way.twcc {
+                name.push_str(" with twcc");
+            }
             name
         }
         Subject::Ours { backend, twcc } => {
@@ -233,7 +250,7 @@ fn name(subject: Subject) -> String {
     }
 }
 
-/// Prints one line per subject; ratios are to the cheapest floor with the same backend.
+/// Prints one line per subject; ratios are to the cheapest floor with the same backend and feedback.
 fn report(args: &Args, scenario: Scenario, habits: Habits, subjects: &[Subject]) {
     let figures = compare(args, scenario, habits, subjects);
     if !args.json {
@@ -253,8 +270,9 @@ fn report(args: &Args, scenario: Scenario, habits: Habits, subjects: &[Subject])
     for (subject, figure) in subjects.iter().zip(&figures) {
         let floors = subjects.iter().zip(&figures).filter_map(|(other, figure)| {
             let is_yardstick = match (other, subject) {
-                (Subject::Floor(way), Subject::Ours { backend, .. }) => {
-                    !way.send.connected && way.send.uring == (*backend == Backend::Uring)
+                (Subject::Floor(way), Subject::Ours { backend, twcc }) => {
+                    let is_same = way.send.uring == (*backend == Backend::Uring);
+                    !way.send.connected && is_same && way.twcc == *twcc
                 }
                 _ => false,
             };
@@ -298,6 +316,8 @@ fn forward(args: &Args) {
         floor(Sending { train: ALL, ..MMSG }),
         floor(URING),
         floor(Sending { train: ALL, ..URING }),
+        floor_with_twcc(Sending { train: ALL, ..MMSG }),
+        floor_with_twcc(Sending { train: ALL, ..URING }),
         OURS[0],
         OURS[1],
         OURS[2],
@@ -341,7 +361,7 @@ fn ingress(args: &Args) {
         ..VIDEO
     };
     for trains_in in [false, true] {
-        let way = |send, gro| Subject::Floor(Way { send, gro, outside: false });
+        let way = |send, gro| Subject::Floor(Way { send, gro, outside: false, twcc: false });
         let subjects = [way(MMSG, false), way(URING, false), way(MMSG, true), way(URING, true)];
         report(args, scenario, Habits { gro: args.gro, trains_in, nobody: false }, &subjects);
     }
@@ -392,6 +412,7 @@ fn smoke() {
     for subject in [
         floor(MMSG),
         floor(Sending { train: ALL, ..MMSG }),
+        floor_with_twcc(Sending { train: ALL, ..MMSG }),
         floor(Sending { train: ALL, ..URING }),
         OURS[0],
         OURS[3],

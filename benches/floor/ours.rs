@@ -10,7 +10,7 @@ use shardcast::shard::mailbox::dtls::Identity;
 use shardcast::shard::{Backend, Shards, ShardsConfig, start};
 use shardcast::transport::srtp::Profile;
 
-use crate::load::{Answer, Scenario, Write};
+use crate::load::{Answer, Scenario, Target, Write};
 use crate::rig::{
     Receipt, Reporter, Stream, add_consumer, add_producer, add_transport, sink_ssrc, source_ssrc,
 };
@@ -22,7 +22,7 @@ const PROFILE: Profile = Profile::AeadAes128Gcm;
 /// A running shard.
 pub struct Shard {
     shards: Shards,
-    pub address: SocketAddr,
+    pub target: Target,
     pub tid: i32,
 }
 
@@ -44,7 +44,8 @@ impl Shard {
             }
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, mailbox.port));
-        Self { tid: tid_of("shard-0"), address, shards }
+        let target = Target { media: address, feedback: address };
+        Self { tid: tid_of("shard-0"), target, shards }
     }
 
     pub fn end(self) {

@@ -24,7 +24,7 @@ const TWCC: u8 = 4;
 const ABS_SEND_TIME: u8 = 3;
 const LEVEL: u8 = 1;
 /// Payload types on both sides.
-const MEDIA: PayloadType = PayloadType(96);
+pub const MEDIA: PayloadType = PayloadType(96);
 const RTX: PayloadType = PayloadType(97);
 /// Every so many frames one is a key frame, whoever asks: it is no larger than the others.
 const KEY_FRAME_INTERVAL: u32 = 8;

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
@@ -43,13 +43,44 @@ pub(super) enum Timer {
     Wants(usize),
 }
 
+/// How long after its deadline a patient timer may run, so that one wake-up serves many and most need none of
+/// their own: video wakes a shard every 33 ms. A quarter of the shortest interval among them (feedback to
+/// publishers, 100 ms).
+const PATIENCE: Duration = Duration::from_millis(25);
+
+impl Timer {
+    /// Whether nobody notices if it runs [`PATIENCE`] later. Not so: what a viewer waits for.
+    fn is_patient(self) -> bool {
+        match self {
+            Self::Path(_)
+            | Self::Feedback(_)
+            | Self::Reports(_)
+            | Self::Loudness(_)
+            | Self::Speaker(_)
+            | Self::Levels(_)
+            | Self::History(_)
+            | Self::Allot(_)
+            | Self::Line(_)
+            | Self::Wants(_) => true,
+            Self::Repair(_)
+            | Self::KeyFrame(_)
+            | Self::Replay(_)
+            | Self::HandOver(_)
+            | Self::Pace(_) => false,
+        }
+    }
+}
+
 /// At most one deadline per [`Timer`]; the earliest asked for wins, and whoever is woken early asks again.
 #[derive(Default)]
 pub(super) struct Timers {
-    heap: BinaryHeap<Reverse<(Instant, Timer)>>,
+    prompt: Heap,
+    patient: Heap,
     /// The heap entry that counts for each timer; others are stale and skipped.
     due: FxHashMap<Timer, Instant>,
 }
+
+type Heap = BinaryHeap<Reverse<(Instant, Timer)>>;
 
 impl Timers {
     /// Wakes `timer` at `at` or earlier.
@@ -58,7 +89,8 @@ impl Timers {
             return;
         }
         self.due.insert(timer, at);
-        self.heap.push(Reverse((at, timer)));
+        let heap = if timer.is_patient() { &mut self.patient } else { &mut self.prompt };
+        heap.push(Reverse((at, timer)));
     }
 
     /// Forgets `timer`.
@@ -67,28 +99,31 @@ impl Timers {
         self.prune();
     }
 
-    /// The next deadline.
+    /// When at the latest [`Self::pop`] has to be called.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|&Reverse((at, _))| at)
+        let first = |heap: &Heap| heap.peek().map(|&Reverse((at, _))| at);
+        let patient = first(&self.patient).map(|at| at + PATIENCE);
+        first(&self.prompt).into_iter().chain(patient).min()
     }
 
-    /// Takes the next timer that is due by `now`.
+    /// Takes a timer that is due by `now`, patient or not.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Timer> {
-        if self.next()? > now {
-            return None;
-        }
-        let Reverse((_, timer)) = self.heap.pop()?;
+        let is_due = |heap: &&mut Heap| heap.peek().is_some_and(|Reverse((at, _))| *at <= now);
+        let heap = [&mut self.prompt, &mut self.patient].into_iter().find(is_due)?;
+        let Reverse((_, timer)) = heap.pop()?;
         self.due.remove(&timer);
         self.prune();
         Some(timer)
     }
 
-    /// Keeps a deadline that counts on top of the heap.
+    /// Keeps deadlines that count on top of the heaps.
     fn prune(&mut self) {
-        while let Some(Reverse((at, timer))) = self.heap.peek()
-            && self.due.get(timer) != Some(at)
-        {
-            self.heap.pop();
+        for heap in [&mut self.prompt, &mut self.patient] {
+            while let Some(Reverse((at, timer))) = heap.peek()
+                && self.due.get(timer) != Some(at)
+            {
+                heap.pop();
+            }
         }
     }
 }
@@ -103,12 +138,12 @@ mod tests {
     fn the_earliest_wish_wins_and_fires_once() {
         let start = Instant::now();
         let mut timers = Timers::default();
-        timers.schedule(Timer::Path(1), start + Duration::from_secs(2));
-        timers.schedule(Timer::Path(1), start + Duration::from_secs(1));
-        timers.schedule(Timer::Path(1), start + Duration::from_secs(3));
+        timers.schedule(Timer::Pace(1), start + Duration::from_secs(2));
+        timers.schedule(Timer::Pace(1), start + Duration::from_secs(1));
+        timers.schedule(Timer::Pace(1), start + Duration::from_secs(3));
         assert_eq!(timers.next(), Some(start + Duration::from_secs(1)));
         assert_eq!(timers.pop(start), None);
-        assert_eq!(timers.pop(start + Duration::from_secs(5)), Some(Timer::Path(1)));
+        assert_eq!(timers.pop(start + Duration::from_secs(5)), Some(Timer::Pace(1)));
         assert_eq!(timers.pop(start + Duration::from_secs(5)), None);
     }
 
@@ -121,5 +156,20 @@ mod tests {
         timers.cancel(Timer::Feedback(1));
         assert_eq!(timers.pop(start), Some(Timer::Reports(1)));
         assert_eq!(timers.pop(start), None);
+    }
+
+    #[test]
+    fn a_patient_timer_waits_for_company() {
+        let start = Instant::now();
+        let mut timers = Timers::default();
+        timers.schedule(Timer::Allot(1), start);
+        timers.schedule(Timer::Reports(2), start + PATIENCE / 2);
+        assert_eq!(timers.next(), Some(start + PATIENCE), "asks for no wake-up before");
+        assert_eq!(timers.pop(start), Some(Timer::Allot(1)), "but runs if somebody is awake");
+        assert_eq!(timers.pop(start), None, "never too early");
+        timers.schedule(Timer::Pace(3), start + PATIENCE);
+        assert_eq!(timers.next(), Some(start + PATIENCE));
+        let together = [timers.pop(start + PATIENCE), timers.pop(start + PATIENCE)];
+        assert_eq!(together, [Some(Timer::Pace(3)), Some(Timer::Reports(2))]);
     }
 }

@@ -47,6 +47,12 @@ impl Moment {
         moment
     }
 
+    /// The moment this much later, if both clocks run alike.
+    #[cfg(test)]
+    pub fn later(&self, by: Duration) -> Self {
+        Self { now: self.now + by, wall: self.wall + by }
+    }
+
     fn read_once() -> (Duration, Self) {
         let before = Instant::now();
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

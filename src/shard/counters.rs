@@ -8,6 +8,8 @@ use std::io;
 pub(super) struct Counters {
     /// Datagrams handed to the rooms.
     pub received: u64,
+    /// Those of them that came in apart, as transport-wide feedback.
+    pub feedback: u64,
     /// Datagrams longer than [`crate::wire::MAX_DATAGRAM`], dropped.
     pub truncated: u64,
     /// Datagrams whose sender address is neither IPv4 nor IPv6, dropped.

@@ -4,13 +4,15 @@
 //! (`run.rs`) waits for datagrams, hands a drain of them to the rooms where they lie, and sends
 //! what the rooms have put into the arena (`outbox.rs`). How it waits, receives and sends is the
 //! backend's affair: `uring.rs` or `mmsg.rs`, behind the two traits of `io.rs`. Shards share
-//! nothing but the bounded queues of `handover.rs` and a bell (`wake.rs`).
+//! nothing but the bounded queues of `handover.rs` and a bell (`wake.rs`). What receivers tell about
+//! arrivals comes in by a socket that wakes nobody (`feedback.rs`).
 //!
 //! Never here: what a packet means. Never per packet: an allocation, a lock, a log line.
 
 mod address;
 mod clock;
 mod counters;
+mod feedback;
 mod handover;
 mod io;
 pub mod mailbox;

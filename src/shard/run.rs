@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock::Moment;
 use super::counters::Counters;
+use super::feedback::Feedback;
 use super::handover::Inlets;
 use super::io::Io;
 use super::mailbox::{Command, Event, ShardEvent};
@@ -40,7 +41,7 @@ pub trait Rooms {
     fn command(&mut self, now: Instant, command: Command, out: &mut impl room::Outbox);
     /// See [`room::Engine::next_timeout`].
     fn next_timeout(&self) -> Option<Instant>;
-    /// See [`room::Engine::handle_timeout`].
+    /// See [`room::Engine::handle_timeout`]. Called in every turn: what is due may have waited for one.
     fn handle_timeout(&mut self, now: Instant, out: &mut impl room::Outbox);
     /// See [`room::Engine::poll_event`].
     fn poll_event(&mut self) -> Option<Event>;
@@ -89,6 +90,8 @@ pub(super) struct Shard<R, B> {
     pub id: ShardId,
     pub rooms: R,
     pub io: B,
+    /// Where feedback comes in apart, if the kernel can do that.
+    pub feedback: Option<Feedback>,
     pub departures: Departures,
     pub inlets: Inlets,
     pub waker: Arc<Waker>,
@@ -138,9 +141,10 @@ impl<R: Rooms, B: Io> Shard<R, B> {
             // A replica must be there before its first packets are.
             running = self.take_commands(moment.now);
             self.take_parcels(moment.now);
-            if self.rooms.next_timeout().is_some_and(|due| due <= moment.now) {
-                self.with_outbox(|rooms, out| rooms.handle_timeout(moment.now, out));
-            }
+            // Media does not wait for what follows.
+            self.departures.flush(self.io.sender(), &mut self.counters);
+            self.take_feedback(&moment);
+            self.with_outbox(|rooms, out| rooms.handle_timeout(moment.now, out));
             while let Some(event) = self.rooms.poll_event() {
                 // Nobody listens any more when the process ends.
                 let _ = self.events.send(ShardEvent::Told(self.id, event));
@@ -171,7 +175,9 @@ impl<R: Rooms, B: Io> Shard<R, B> {
         let timeout = if self.has_mail() {
             Some(Duration::ZERO)
         } else {
-            self.rooms.next_timeout().map(|due| due.saturating_duration_since(Instant::now()))
+            let feedback = self.feedback.as_ref().and_then(Feedback::next_look);
+            let due = self.rooms.next_timeout().into_iter().chain(feedback).min();
+            due.map(|due| due.saturating_duration_since(Instant::now()))
         };
         self.counters.sleeps += u64::from(timeout != Some(Duration::ZERO));
         self.io.wait(timeout, &mut self.counters)?;
@@ -192,6 +198,15 @@ impl<R: Rooms, B: Io> Shard<R, B> {
         io.drain(moment, counters, |drain, sender, counters| {
             rooms.receive(moment.now, drain, &mut Outbox { departures, sender, counters });
         })
+    }
+
+    fn take_feedback(&mut self, moment: &Moment) {
+        let Self { rooms, io, feedback, departures, counters, .. } = self;
+        let Some(feedback) = feedback else { return };
+        feedback.drain(moment, counters, |drain, counters| {
+            let sender = io.sender();
+            rooms.receive(moment.now, drain, &mut Outbox { departures, sender, counters });
+        });
     }
 
     fn take_parcels(&mut self, now: Instant) {
@@ -308,9 +323,8 @@ mod tests {
         fn next_timeout(&self) -> Option<Instant> {
             self.due
         }
-        fn handle_timeout(&mut self, _: Instant, _: &mut impl room::Outbox) {
-            self.due = None;
-            self.fired += 1;
+        fn handle_timeout(&mut self, now: Instant, _: &mut impl room::Outbox) {
+            self.fired += u32::from(self.due.take_if(|due| *due <= now).is_some());
         }
         fn poll_event(&mut self) -> Option<Event> {
             None
@@ -331,6 +345,7 @@ mod tests {
             id: ShardId(0),
             rooms: Alarm { delay, ..Alarm::default() },
             io: Script { waits: Vec::new(), steps: VecDeque::new(), sender: Nothing },
+            feedback: None,
             departures: Departures { queue, outlets, broken: None },
             inlets,
             waker,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 
 use super::sys;
 
@@ -51,13 +51,26 @@ impl Socket {
         Ok(None)
     }
 
-    fn bind(address: SocketAddr) -> io::Result<Self> {
-        let domain = Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
+    /// Binds this very port, which nobody else may have.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = unbound(address)?;
         socket.bind(&address.into())?;
+        Ok(Self::configured(socket, address))
+    }
+
+    /// A second socket on the same port, which gets what `program` says 1 of. Nobody else can take the
+    /// port, since only a socket that was bound alone has let this one in.
+    pub fn split(&self, program: &[libc::sock_filter]) -> io::Result<Self> {
+        let address = SockRef::from(&self.fd).local_addr()?;
+        let socket = unbound(address.as_socket().ok_or(ErrorKind::Unsupported)?)?;
+        SockRef::from(&self.fd).set_reuse_port(true)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address)?;
+        sys::steer(self.fd.as_fd(), program)?;
+        Ok(Self::configured(socket, address.as_socket().ok_or(ErrorKind::Unsupported)?))
+    }
+
+    fn configured(socket: socket2::Socket, address: SocketAddr) -> Self {
         let fd = OwnedFd::from(socket);
         // Where there is none, a datagram has arrived when it is received.
         let _ = sys::set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
@@ -66,7 +79,7 @@ impl Socket {
         // 0 is what it is anyway: each train says its own. Kernels without trains know no such option.
         let takes_trains = sys::set_option(fd.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
         let is_v6 = address.is_ipv6();
-        Ok(Self { fd, traits: Traits { is_v6, is_connected: false, takes_trains } })
+        Self { fd, traits: Traits { is_v6, is_connected: false, takes_trains } }
     }
 
     /// One end of a socket pair: for the probe, and for tests that must be able to fill a buffer.
@@ -74,6 +87,16 @@ impl Socket {
         let traits = Traits { is_v6: false, is_connected: true, takes_trains: false };
         Self { fd: end.into(), traits }
     }
+}
+
+/// A new socket; for IPv6 it takes IPv4, too.
+fn unbound(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let domain = Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    Ok(socket)
 }
 
 impl AsFd for Socket {

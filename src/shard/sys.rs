@@ -58,6 +58,21 @@ pub(super) fn set_option(
     check(returned).map(drop)
 }
 
+/// Lets `program` choose which of the sockets on `fd`'s port gets a datagram, by its place in their order
+/// (Linux 4.5). It sees the datagram from its first byte on.
+pub(super) fn steer(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    let program =
+        libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    let len = size_of_val(&program) as libc::socklen_t;
+    // SAFETY: the kernel reads a `sock_fprog` and copies the `len` steps that it points to; both outlive
+    // the call.
+    let returned = unsafe {
+        let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
+        libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const program).cast(), len)
+    };
+    check(returned).map(drop)
+}
+
 /// Waits for descriptors to become readable.
 pub(super) struct Epoll {
     fd: OwnedFd,

@@ -12,6 +12,7 @@ use core_affinity::CoreId;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::counters::Counters;
+use super::feedback::{self, Feedback};
 use super::handover::{self, Ends};
 use super::io::{ARENA_LEN, Io, MAX_BATCH};
 use super::mailbox::{Command, Mailbox, ShardEvent};
@@ -209,6 +210,7 @@ fn live<R: Rooms, B: Io>(
 ) -> io::Result<()> {
     let Inside { id, socket, core, ends, waker, commands, events } = inside;
     let core = core.filter(|core| core_affinity::set_for_current(*core));
+    let feedback = open_feedback(id, &socket);
     let opened = SendQueue::new(MAX_BATCH, ARENA_LEN, socket.traits)
         .and_then(|queue| Ok((queue, open(socket, waker.clone())?)));
     let (queue, io) = match opened {
@@ -224,6 +226,7 @@ fn live<R: Rooms, B: Io>(
         id,
         rooms: make(id),
         io,
+        feedback,
         departures,
         inlets: ends.inlets,
         waker,
@@ -238,6 +241,17 @@ fn live<R: Rooms, B: Io>(
     let (io, rooms) = (&shard.counters, shard.rooms.counters());
     tracing::info!(shard = id.0, ?io, ?rooms, "Shard ended");
     outcome
+}
+
+/// The socket for feedback beside `socket`; without one, feedback wakes the shard.
+fn open_feedback(shard: ShardId, socket: &Socket) -> Option<Feedback> {
+    let opened = socket.split(&feedback::STEERING).and_then(Feedback::new);
+    opened
+        .inspect_err(|error| {
+            let shard = shard.0;
+            tracing::warn!(shard, %error, "No socket apart for feedback: each datagram wakes the shard");
+        })
+        .ok()
 }
 
 /// What a panic said.

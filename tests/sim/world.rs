@@ -33,6 +33,9 @@ use crate::view::{Arrivals, Order, View};
 static IDENTITY: LazyLock<Arc<Identity>> =
     LazyLock::new(|| Arc::new(Identity::generate().expect("a certificate")));
 
+/// How long a sleeping shard lets feedback wait.
+const FEEDBACK_WAIT: Duration = Duration::from_millis(25);
+
 /// Parcels that a queue between two shards holds.
 const PARCEL_QUEUE: usize = 512;
 
@@ -65,8 +68,13 @@ pub struct World {
 
 pub struct Shard {
     pub engine: Engine,
+    /// Feedback that has arrived and woken nobody.
+    feedback: VecDeque<Landed>,
     parcels: VecDeque<(ShardId, Box<Parcel>)>,
 }
+
+/// A datagram that has arrived: from whom, when, and its bytes.
+type Landed = (SocketAddr, Instant, Vec<u8>);
 
 /// A producer as control would remember it.
 pub struct Published {
@@ -115,6 +123,7 @@ impl World {
         let start = Instant::now();
         let shard = |index| Shard {
             engine: Engine::new(ShardId(index as u16), IDENTITY.clone()),
+            feedback: VecDeque::new(),
             parcels: VecDeque::new(),
         };
         Self {
@@ -344,6 +353,8 @@ impl World {
 
     fn next_moment(&self) -> Option<Instant> {
         let shards = self.shards.iter().filter_map(|shard| shard.engine.next_timeout());
+        let feedback = self.shards.iter().filter_map(|shard| shard.feedback.front());
+        let shards = shards.chain(feedback.map(|(_, at, _)| *at + FEEDBACK_WAIT));
         let peers = self.peers.iter().filter_map(Peer::next_timeout);
         shards.chain(peers).chain(self.network.next_landing()).min()
     }
@@ -367,7 +378,7 @@ impl World {
     /// Lands what is due; what reaches one shard in the same moment is one drain.
     fn deliver(&mut self) {
         let now = self.now;
-        let mut drains: Vec<Vec<(SocketAddr, Vec<u8>)>> = vec![Vec::new(); self.shards.len()];
+        let mut drains: Vec<Vec<Landed>> = vec![Vec::new(); self.shards.len()];
         while let Some(mut flight) = self.network.land(now) {
             match flight.to {
                 Node::Shard(shard) => {
@@ -378,7 +389,11 @@ impl World {
                         let key = (header.ssrc, header.sequence);
                         self.arrivals.entry(key).or_insert(self.order);
                     }
-                    drains[shard].push((flight.from, flight.bytes));
+                    let landed = (flight.from, now, flight.bytes);
+                    match landed.2[..] {
+                        [0x8f | 0xaf, 205, ..] => self.shards[shard].feedback.push_back(landed),
+                        _ => drains[shard].push(landed),
+                    }
                 }
                 Node::Peer(peer) if self.peers[peer].alive => {
                     self.peers[peer].receive(&mut flight.bytes, now);
@@ -387,9 +402,17 @@ impl World {
             }
         }
         for (shard, mut drain) in drains.into_iter().enumerate() {
+            let feedback = &mut self.shards[shard].feedback;
+            if feedback.front().is_some_and(|(_, at, _)| *at + FEEDBACK_WAIT <= now) {
+                drain.extend(feedback.drain(..));
+            }
             let mut datagrams: Vec<Datagram<'_>> = drain
                 .iter_mut()
-                .map(|(from, bytes)| Datagram { from: *from, received_at: now, bytes })
+                .map(|(from, received_at, bytes)| Datagram {
+                    from: *from,
+                    received_at: *received_at,
+                    bytes,
+                })
                 .collect();
             if !datagrams.is_empty() {
                 self.with_engine(shard, |engine, out| engine.receive(now, &mut datagrams, out));
