@@ -1,4 +1,5 @@
-//! What an engine does with one drain, without any socket: one packet to N, and a frame to N.
+//! What an engine does with one drain, without any socket: one packet to N, and a frame to N; and what two
+//! engines do if the peers are divided between them.
 
 #[path = "rig/mod.rs"]
 mod rig;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use shardcast::id::{MediaKind, ShardId};
 use shardcast::room::parcel::Parcel;
+use shardcast::room::spec::Command;
 use shardcast::room::{DATAGRAM_ROOM, Datagram, Engine, Outbox};
 use shardcast::transport::dtls::Identity;
 use shardcast::transport::srtp::Profile;
@@ -24,10 +26,20 @@ const STEP: Duration = Duration::from_micros(2);
 /// As large as a shard's, so that the cache sees the same.
 const ARENA: usize = 256 << 10;
 
-/// A send arena that begins anew when it is full, as if it had been sent.
+/// A send arena that begins anew when it is full, as if it had been sent, and parcels for the other engine.
+#[allow(clippy::vec_box, reason = "as they travel between shards")]
 struct Arena {
     bytes: Box<[u8]>,
     used: usize,
+    parcels: Vec<Box<Parcel>>,
+    /// Parcels that were handed over before.
+    spare: Vec<Box<Parcel>>,
+}
+
+impl Arena {
+    fn new() -> Self {
+        Self { bytes: vec![0; ARENA].into(), used: 0, parcels: Vec::new(), spare: Vec::new() }
+    }
 }
 
 impl Outbox for Arena {
@@ -42,15 +54,17 @@ impl Outbox for Arena {
         self.used += len;
     }
 
-    fn hand_over(&mut self, _: ShardId, _: &mut dyn FnMut(&mut Parcel)) -> bool {
-        false
+    fn hand_over(&mut self, _: ShardId, fill: &mut dyn FnMut(&mut Parcel)) -> bool {
+        let mut parcel = self.spare.pop().unwrap_or_default();
+        fill(&mut parcel);
+        self.parcels.push(parcel);
+        true
     }
 }
 
-/// An engine in which peer 0 sends to everybody else.
+/// An engine, or two, in which peer 0 sends to everybody else.
 struct Bench {
-    engine: Engine,
-    out: Arena,
+    shards: Vec<(Engine, Arena)>,
     now: Instant,
     stream: Stream,
 }
@@ -60,28 +74,68 @@ fn address(peer: usize) -> SocketAddr {
 }
 
 impl Bench {
-    fn new(kind: MediaKind, fan_out: usize) -> Self {
+    /// Receivers are divided evenly between `shards`, 1 or 2.
+    fn new(kind: MediaKind, fan_out: usize, shards: usize) -> Self {
         let identity = Arc::new(Identity::generate().expect("a certificate"));
-        let mut engine = Engine::new(ShardId(0), identity);
-        let mut out = Arena { bytes: vec![0; ARENA].into(), used: 0 };
-        let now = Instant::now();
-        let mut command = |command| engine.command(now, command, &mut out);
-        (0..=fan_out).for_each(|peer| command(add_transport(peer, address(peer), PROFILE)));
-        command(add_producer(0, 0, kind));
-        (1..=fan_out).for_each(|peer| command(add_consumer(0, peer, kind, false)));
+        let engine = |index| Engine::new(ShardId(index as u16), identity.clone());
+        let shards = (0..shards).map(|index| (engine(index), Arena::new())).collect();
         let stream = Stream::new(0, PROFILE, kind, FRAME);
-        let mut bench = Self { engine, out, now, stream };
+        let mut bench = Self { shards, now: Instant::now(), stream };
+        bench.populate(kind, fan_out);
         // Until all consumers have begun.
         for _ in 0..30 {
             bench.pass(FRAME);
             let mut frame = bench.frame(9, 1000);
             bench.receive(&mut frame);
         }
-        let (before, mut frame) = (bench.engine.counters().rtp_out, bench.frame(1, 1000));
+        let (before, mut frame) = (bench.forwarded(), bench.frame(1, 1000));
         bench.receive(&mut frame);
-        let forwarded = bench.engine.counters().rtp_out - before;
-        assert_eq!(forwarded, fan_out as u64, "every receiver gets it");
+        assert_eq!(bench.forwarded() - before, fan_out as u64, "every receiver gets it");
         bench
+    }
+
+    fn populate(&mut self, kind: MediaKind, fan_out: usize) {
+        let shard_of = |peer: usize| peer % self.shards.len();
+        let mut commands = Vec::new();
+        for peer in 0..=fan_out {
+            commands.push((shard_of(peer), add_transport(peer, address(peer), PROFILE)));
+        }
+        commands.push((0, add_producer(0, 0, kind)));
+        if self.shards.len() > 1
+            && let Command::AddProducer(producer) = add_producer(0, 0, kind)
+        {
+            let lend = Command::Lend { producer: producer.id, to: ShardId(1) };
+            commands.push((1, Command::AddReplica { producer, home: ShardId(0) }));
+            commands.push((0, lend));
+        }
+        for peer in 1..=fan_out {
+            commands.push((shard_of(peer), add_consumer(0, peer, kind, false)));
+        }
+        for (shard, command) in commands {
+            let (engine, out) = &mut self.shards[shard];
+            engine.command(self.now, command, out);
+            self.exchange();
+        }
+    }
+
+    /// Lets the engines hear what they have told each other.
+    fn exchange(&mut self) {
+        let [(one, out), (other, other_out)] = &mut self.shards[..] else { return };
+        while !(out.parcels.is_empty() && other_out.parcels.is_empty()) {
+            let mut parcels = std::mem::take(&mut out.parcels);
+            other.receive_parcels(self.now, ShardId(0), &parcels, other_out);
+            out.spare.append(&mut parcels);
+            // Keeps its memory.
+            out.parcels = parcels;
+            let mut parcels = std::mem::take(&mut other_out.parcels);
+            one.receive_parcels(self.now, ShardId(1), &parcels, out);
+            other_out.spare.append(&mut parcels);
+            other_out.parcels = parcels;
+        }
+    }
+
+    fn forwarded(&self) -> u64 {
+        self.shards.iter().map(|(engine, _)| engine.counters().rtp_out).sum()
     }
 
     /// The next frame, sealed.
@@ -98,11 +152,20 @@ impl Bench {
     /// Lets time pass.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
-        while let Some(at) = self.engine.next_timeout().filter(|at| *at <= end) {
+        let next = |bench: &Self| bench.shards.iter().filter_map(|(e, _)| e.next_timeout()).min();
+        while let Some(at) = next(self).filter(|at| *at <= end) {
             self.now = self.now.max(at);
-            self.engine.handle_timeout(self.now, &mut self.out);
+            self.handle_timeouts();
         }
         self.now = end;
+    }
+
+    fn handle_timeouts(&mut self) {
+        for (engine, out) in &mut self.shards {
+            engine.handle_timeout(self.now, out);
+            while engine.poll_event().is_some() {}
+        }
+        self.exchange();
     }
 
     fn receive(&mut self, frame: &mut [Vec<u8>]) {
@@ -110,9 +173,10 @@ impl Bench {
         let (from, received_at) = (address(0), self.now);
         let datagram = |bytes| Datagram { from, received_at, bytes };
         let mut drain: Vec<_> = frame.iter_mut().map(|bytes| datagram(bytes)).collect();
-        self.engine.receive(self.now, &mut drain, &mut self.out);
-        self.engine.handle_timeout(self.now, &mut self.out);
-        while self.engine.poll_event().is_some() {}
+        let (engine, out) = &mut self.shards[0];
+        engine.receive(self.now, &mut drain, out);
+        self.exchange();
+        self.handle_timeouts();
     }
 }
 
@@ -124,7 +188,7 @@ fn step(criterion: &mut Criterion) {
         for fan_out in [1, 20, 100, 500] {
             group.throughput(Throughput::Elements((packets * fan_out) as u64));
             group.bench_with_input(BenchmarkId::new("to", fan_out), &fan_out, |bencher, &n| {
-                let bench = std::cell::RefCell::new(Bench::new(kind, n));
+                let bench = std::cell::RefCell::new(Bench::new(kind, n, 1));
                 bencher.iter_batched_ref(
                     || bench.borrow_mut().frame(packets, len),
                     |frame| bench.borrow_mut().receive(frame),
@@ -135,5 +199,20 @@ fn step(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, step);
+/// A frame of 9 packets to 20: the difference is what handing those 9 over costs.
+fn handover(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("engine/handover");
+    for shards in [1, 2] {
+        group.bench_with_input(BenchmarkId::new("shards", shards), &shards, |bencher, &shards| {
+            let bench = std::cell::RefCell::new(Bench::new(MediaKind::Video, 20, shards));
+            bencher.iter_batched_ref(
+                || bench.borrow_mut().frame(9, 1200),
+                |frame| bench.borrow_mut().receive(frame),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+}
+
+criterion_group!(benches, step, handover);
 criterion_main!(benches);

@@ -22,7 +22,7 @@ pub const HEADER: usize = 12;
 pub const TAG: usize = 16;
 
 /// Feedback is taken in this often while awake, and at least so often, as the shards do.
-const FEEDBACK_WAITS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(25)];
+const FEEDBACK_WAITS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(40)];
 
 /// One way to do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,6 +18,8 @@ pub enum Drop {
     EarlyDtls,
     /// DTLS that the handshake refused.
     BadDtls,
+    /// DTLS while too much of it waits to be worked off.
+    HandshakeQueueFull,
     /// SRTP or SRTCP before the handshake is done.
     NoKeys,
     /// For a transport that has just died.
@@ -57,6 +59,7 @@ impl Drop {
         Self::BadStun,
         Self::EarlyDtls,
         Self::BadDtls,
+        Self::HandshakeQueueFull,
         Self::NoKeys,
         Self::Closed,
         Self::Forged,

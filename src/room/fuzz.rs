@@ -417,7 +417,7 @@ impl World {
         while let Some((from, (to, parcel))) = parcels.pop() {
             let (to, now) = (usize::from(to.0), self.now);
             let from = ShardId(from as u16);
-            self.engines[to].receive_parcel(now, from, &parcel, &mut out);
+            self.engines[to].receive_parcels(now, from, &[parcel], &mut out);
             parcels.extend(out.parcels.drain(..).map(|parcel| (to, parcel)));
         }
         for engine in &mut self.engines {

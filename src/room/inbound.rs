@@ -26,57 +26,84 @@ impl Engine {
         for (index, datagram) in drain.iter_mut().enumerate() {
             match classify(datagram.bytes) {
                 Kind::Stun => self.receive_stun(now, datagram.from, datagram.bytes, out),
-                Kind::Dtls => self.receive_dtls(now, datagram.from, datagram.bytes, out),
+                Kind::Dtls => self.keep_dtls(now, datagram.from, datagram.bytes),
                 Kind::Rtcp => self.receive_rtcp(now, datagram, out),
                 Kind::Rtp => opened.extend(self.open(now, index as u32, datagram)),
                 Kind::Unknown => self.counters.drop(Drop::UnknownProtocol),
             }
         }
-        // A burst may interleave producers; within one, order of arrival is kept.
-        opened.sort_unstable_by_key(|packet| (packet.producer, packet.datagram));
         let bytes = |packet: &Opened| {
             let start = usize::from(packet.start);
             &drain[packet.datagram as usize].bytes[start..start + usize::from(packet.len)]
         };
+        self.forward_all(now, &mut opened, bytes, out);
+        self.opened = opened;
+    }
+
+    /// Takes parcels from another shard, in order, and forwards what they carry as one drain.
+    pub fn receive_parcels(
+        &mut self,
+        now: Instant,
+        from: ShardId,
+        parcels: &[Box<Parcel>],
+        out: &mut impl Outbox,
+    ) {
+        let mut opened = std::mem::take(&mut self.opened);
+        let bytes = |packet: &Opened| parcels[packet.datagram as usize].packet();
+        for (index, parcel) in parcels.iter().enumerate() {
+            if matches!(parcel.note, Note::Media { .. }) {
+                opened.extend(self.unpack(now, index as u32, parcel));
+            } else {
+                // What it tells holds from here on.
+                self.forward_all(now, &mut opened, bytes, out);
+                self.heed(now, from, parcel.note, out);
+            }
+        }
+        self.forward_all(now, &mut opened, bytes, out);
+        self.opened = opened;
+    }
+
+    /// Forwards a drain's opened packets, producer by producer, and empties the list.
+    fn forward_all<'a>(
+        &mut self,
+        now: Instant,
+        opened: &mut Vec<Opened>,
+        bytes: impl Fn(&Opened) -> &'a [u8] + Copy,
+        out: &mut impl Outbox,
+    ) {
+        // A burst may interleave producers; within one, order of arrival is kept.
+        opened.sort_unstable_by_key(|packet| (packet.producer, packet.datagram));
         for packets in opened.chunk_by_mut(|a, b| a.producer == b.producer) {
             equalise(packets);
             self.lend(now, packets, bytes, out);
             self.forward(now, packets, bytes, out);
         }
         opened.clear();
-        self.opened = opened;
     }
 
-    /// Takes one parcel from another shard.
-    pub fn receive_parcel(
-        &mut self,
-        now: Instant,
-        from: ShardId,
-        parcel: &Parcel,
-        out: &mut impl Outbox,
-    ) {
-        match parcel.note {
-            Note::Empty => {}
-            Note::Media { producer, encoding, seq, received_at, replayed } => {
-                let Some(&key) = self.producer_keys.get(&producer) else { return };
-                let packet = parcel.packet();
-                let Ok(header) = Header::parse(packet) else { return };
-                let arrival = Arrival {
-                    datagram: 0,
-                    start: 0,
-                    producer: key,
-                    encoding,
-                    header,
-                    seq,
-                    received_at,
-                    repaired: false,
-                };
-                if let Some(opened) = self.note_arrival(now, packet, arrival)
-                    && !replayed
-                {
-                    self.forward(now, &[opened], |_| packet, out);
-                }
-            }
+    /// Reads a parcel's packet. `None` if it is not to be forwarded now.
+    fn unpack(&mut self, now: Instant, index: u32, parcel: &Parcel) -> Option<Opened> {
+        let Note::Media { producer, encoding, seq, received_at, replayed } = parcel.note else {
+            return None;
+        };
+        let packet = parcel.packet();
+        let arrival = Arrival {
+            datagram: index,
+            start: 0,
+            producer: *self.producer_keys.get(&producer)?,
+            encoding,
+            header: Header::parse(packet).ok()?,
+            seq,
+            received_at,
+            repaired: false,
+        };
+        self.note_arrival(now, packet, arrival).filter(|_| !replayed)
+    }
+
+    /// Does what another shard's word asks for.
+    fn heed(&mut self, now: Instant, from: ShardId, note: Note, out: &mut impl Outbox) {
+        match note {
+            Note::Empty | Note::Media { .. } => {}
             Note::CaughtUp { producer } => self.begin_from_history(now, producer, out),
             Note::SenderReport { producer, encoding, ntp, rtp, received_at } => {
                 if let Some(&key) = self.producer_keys.get(&producer) {
@@ -94,7 +121,7 @@ impl Engine {
                 }
             }
             Note::LayersWanted { producer, spatial } => {
-                self.note_wants(now, from, producer, spatial, out)
+                self.note_wants(now, from, producer, spatial, out);
             }
         }
     }
@@ -120,22 +147,6 @@ impl Engine {
             Err(rejected) => return self.counters.drop(reason(rejected)),
         }
         self.directory.checked(key, path, from);
-        self.settle(now, key, out);
-    }
-
-    fn receive_dtls(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        datagram: &[u8],
-        out: &mut impl Outbox,
-    ) {
-        let Some(key) = self.directory.by_address(from) else {
-            return self.counters.drop(Drop::UnknownAddress);
-        };
-        if let Err(rejected) = self.paths[key].transport.receive_dtls(now, from, datagram) {
-            self.counters.drop(reason(rejected));
-        }
         self.settle(now, key, out);
     }
 
@@ -245,7 +256,7 @@ impl Engine {
         }
         encoding.remember(packet, opened);
         producer.meter_layer(&opened);
-        producer.has_news |= begins && producer.kind == MediaKind::Video;
+        producer.has_news |= (begins || is_new_source) && producer.kind == MediaKind::Video;
         if !std::mem::replace(&mut producer.expires, true) {
             self.timers.schedule(Timer::History(arrival.producer), now + EXPIRE_INTERVAL);
         }
@@ -327,7 +338,8 @@ fn labels(path: &Path, header: &Header, packet: &[u8]) -> Labels {
     labels
 }
 
-fn reason(rejected: Rejected) -> Drop {
+/// Why a datagram that a transport rejected is dropped.
+pub(super) fn reason(rejected: Rejected) -> Drop {
     match rejected {
         Rejected::BadStun => Drop::BadStun,
         Rejected::EarlyDtls => Drop::EarlyDtls,

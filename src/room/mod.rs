@@ -17,6 +17,7 @@ mod figures;
 mod forward;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
+mod handshakes;
 mod inbound;
 mod journal;
 mod line;
@@ -49,6 +50,7 @@ use crate::wire::seq::SeqNo;
 use consumer::Consumer;
 pub use counters::{Counters, Drop};
 use forward::Opened;
+use handshakes::Handshakes;
 use parcel::Parcel;
 use paths::{Directory, Path};
 use producer::Producer;
@@ -99,6 +101,7 @@ pub struct Engine {
     producer_keys: FxHashMap<ProducerId, usize>,
     consumer_keys: FxHashMap<ConsumerId, usize>,
     timers: Timers,
+    handshakes: Handshakes,
     events: VecDeque<Event>,
     counters: Counters,
     /// The opened packets of the current drain; kept for its capacity.
@@ -122,6 +125,7 @@ impl Engine {
             producer_keys: FxHashMap::default(),
             consumer_keys: FxHashMap::default(),
             timers: Timers::default(),
+            handshakes: Handshakes::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
             opened: Vec::new(),
@@ -131,11 +135,12 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        self.handshakes.next().into_iter().chain(self.timers.next()).min()
     }
 
-    /// Does what has come due.
+    /// Does what has come due, and one step of the handshakes that wait.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut impl Outbox) {
+        self.advance_handshakes(now, out);
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Path(key) => {

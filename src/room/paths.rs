@@ -77,6 +77,8 @@ pub(super) struct Path {
     pub(super) arrivals: Option<Arrivals>,
     /// What the peer may send, if it understands REMB only.
     pub(super) bound: Option<ReceiveBound>,
+    /// DTLS datagrams that wait to be worked off.
+    pub(super) waiting_dtls: u8,
     /// Counts our transport-wide feedback.
     pub(super) feedback_count: u8,
     /// How long a packet and its answer take.
@@ -120,6 +122,7 @@ impl Path {
             consumers: FxHashMap::default(),
             arrivals: None,
             bound: None,
+            waiting_dtls: 0,
             feedback_count: 0,
             rtt: RoundTrip::default(),
             resends: Budget::for_resends(INITIAL_BITRATE),

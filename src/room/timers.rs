@@ -44,9 +44,9 @@ pub(super) enum Timer {
 }
 
 /// How long after its deadline a patient timer may run, so that one wake-up serves many and most need none of
-/// their own: video wakes a shard every 33 ms. A quarter of the shortest interval among them (feedback to
-/// publishers, 100 ms).
-const PATIENCE: Duration = Duration::from_millis(25);
+/// their own: video of 25 frames/s and more wakes a shard sooner. The shortest interval among them is 100 ms
+/// (feedback to publishers, which Chromium expects every 50 to 250 ms).
+const PATIENCE: Duration = Duration::from_millis(40);
 
 impl Timer {
     /// Whether nobody notices if it runs [`PATIENCE`] later. Not so: what a viewer waits for.

@@ -19,8 +19,9 @@ use crate::room::Datagram;
 
 /// An awake shard looks into the socket this often: so that many datagrams share the system call.
 const SHORTEST_WAIT: Duration = Duration::from_millis(5);
-/// A sleeping shard wakes up to look after this: a quarter of the receivers' own interval, 100 ms.
-const LONGEST_WAIT: Duration = Duration::from_millis(25);
+/// A sleeping shard wakes up to look after this. Not before: video of 25 frames/s and more wakes it sooner.
+/// Less than half of the receivers' own interval, 100 ms.
+const LONGEST_WAIT: Duration = Duration::from_millis(40);
 /// It wakes up no more if nothing was found for this long, which is three of those intervals. Whoever
 /// sends media is awake for that; and without media there is nothing to tell.
 const QUIET: Duration = Duration::from_millis(300);

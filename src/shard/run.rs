@@ -29,12 +29,12 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 pub trait Rooms {
     /// See [`room::Engine::receive`].
     fn receive(&mut self, now: Instant, drain: &mut [Datagram<'_>], out: &mut impl room::Outbox);
-    /// See [`room::Engine::receive_parcel`].
-    fn receive_parcel(
+    /// See [`room::Engine::receive_parcels`].
+    fn receive_parcels(
         &mut self,
         now: Instant,
         from: ShardId,
-        parcel: &Parcel,
+        parcels: &[Box<Parcel>],
         out: &mut impl room::Outbox,
     );
     /// See [`room::Engine::command`].
@@ -54,14 +54,14 @@ impl Rooms for room::Engine {
         self.receive(now, drain, out);
     }
 
-    fn receive_parcel(
+    fn receive_parcels(
         &mut self,
         now: Instant,
         from: ShardId,
-        parcel: &Parcel,
+        parcels: &[Box<Parcel>],
         out: &mut impl room::Outbox,
     ) {
-        self.receive_parcel(now, from, parcel, out);
+        self.receive_parcels(now, from, parcels, out);
     }
 
     fn command(&mut self, now: Instant, command: Command, out: &mut impl room::Outbox) {
@@ -212,7 +212,8 @@ impl<R: Rooms, B: Io> Shard<R, B> {
     fn take_parcels(&mut self, now: Instant) {
         let Self { rooms, io, departures, inlets, counters, .. } = self;
         let mut out = Outbox { departures, sender: io.sender(), counters };
-        let taken = inlets.take(|from, parcel| rooms.receive_parcel(now, from, parcel, &mut out));
+        let taken =
+            inlets.take(|from, parcels| rooms.receive_parcels(now, from, parcels, &mut out));
         self.counters.parcels_in += taken;
     }
 
@@ -228,9 +229,11 @@ impl<R: Rooms, B: Io> Shard<R, B> {
                 },
             };
             let last = matches!(command, Command::Shutdown);
+            // It may find a hello waiting, and the arithmetic of handshakes takes time.
+            let is_long = matches!(command, Command::ConnectTransport { .. });
             self.with_outbox(|rooms, out| rooms.command(now, command, out));
-            if last {
-                return false;
+            if last || is_long {
+                return !last;
             }
         }
         true
@@ -307,11 +310,11 @@ mod tests {
 
     impl Rooms for Alarm {
         fn receive(&mut self, _: Instant, _: &mut [Datagram<'_>], _: &mut impl room::Outbox) {}
-        fn receive_parcel(
+        fn receive_parcels(
             &mut self,
             _: Instant,
             _: ShardId,
-            _: &Parcel,
+            _: &[Box<Parcel>],
             _: &mut impl room::Outbox,
         ) {
             self.handed.push("parcel");

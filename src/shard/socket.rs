@@ -63,8 +63,9 @@ impl Socket {
     pub fn split(&self, program: &[libc::sock_filter]) -> io::Result<Self> {
         let address = SockRef::from(&self.fd).local_addr()?;
         let socket = unbound(address.as_socket().ok_or(ErrorKind::Unsupported)?)?;
-        SockRef::from(&self.fd).set_reuse_port(true)?;
-        socket.set_reuse_port(true)?;
+        for fd in [self.fd.as_fd(), socket.as_fd()] {
+            sys::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        }
         socket.bind(&address)?;
         sys::steer(self.fd.as_fd(), program)?;
         Ok(Self::configured(socket, address.as_socket().ok_or(ErrorKind::Unsupported)?))

@@ -109,10 +109,18 @@ impl Rooms for Double {
         }
     }
 
-    fn receive_parcel(&mut self, _: Instant, from: ShardId, parcel: &Parcel, _: &mut impl Outbox) {
-        let number =
-            parcel.packet().first_chunk().map_or(u16::MAX, |bytes| u16::from_be_bytes(*bytes));
-        let _ = self.seen.send(Seen::Parcel(self.id, from, number));
+    fn receive_parcels(
+        &mut self,
+        _: Instant,
+        from: ShardId,
+        parcels: &[Box<Parcel>],
+        _: &mut impl Outbox,
+    ) {
+        for parcel in parcels {
+            let number = parcel.packet().first_chunk();
+            let number = number.map_or(u16::MAX, |bytes| u16::from_be_bytes(*bytes));
+            let _ = self.seen.send(Seen::Parcel(self.id, from, number));
+        }
     }
 
     fn command(&mut self, _: Instant, command: Command, _: &mut impl Outbox) {

@@ -34,7 +34,7 @@ static IDENTITY: LazyLock<Arc<Identity>> =
     LazyLock::new(|| Arc::new(Identity::generate().expect("a certificate")));
 
 /// How long a sleeping shard lets feedback wait.
-const FEEDBACK_WAIT: Duration = Duration::from_millis(25);
+const FEEDBACK_WAIT: Duration = Duration::from_millis(40);
 
 /// Parcels that a queue between two shards holds.
 const PARCEL_QUEUE: usize = 512;
@@ -75,6 +75,9 @@ pub struct Shard {
 
 /// A datagram that has arrived: from whom, when, and its bytes.
 type Landed = (SocketAddr, Instant, Vec<u8>);
+
+/// Parcels that lie side by side in a queue.
+type Parcels = Box<[Box<Parcel>]>;
 
 /// A producer as control would remember it.
 pub struct Published {
@@ -320,6 +323,7 @@ impl World {
         let mut bytes = datagram.to_vec();
         self.with_engine(shard, |engine, out| {
             engine.receive(now, &mut [Datagram { from, received_at: now, bytes: &mut bytes }], out);
+            engine.handle_timeout(now, out);
         });
     }
 
@@ -370,8 +374,10 @@ impl World {
         for shard in 0..self.shards.len() {
             self.with_engine(shard, |engine, out| engine.handle_timeout(now, out));
         }
-        while let Some((shard, (from, parcel))) = self.next_parcel() {
-            self.with_engine(shard, |engine, out| engine.receive_parcel(now, from, &parcel, out));
+        while let Some((shard, from, parcels)) = self.next_parcels() {
+            self.with_engine(shard, |engine, out| {
+                engine.receive_parcels(now, from, &parcels, out);
+            });
         }
     }
 
@@ -420,9 +426,13 @@ impl World {
         }
     }
 
-    fn next_parcel(&mut self) -> Option<(usize, (ShardId, Box<Parcel>))> {
+    /// What one shard has handed to another, as many as lie side by side.
+    fn next_parcels(&mut self) -> Option<(usize, ShardId, Parcels)> {
         let shard = self.shards.iter().position(|shard| !shard.parcels.is_empty())?;
-        Some((shard, self.shards[shard].parcels.pop_front()?))
+        let waiting = &mut self.shards[shard].parcels;
+        let from = waiting.front()?.0;
+        let count = waiting.iter().take_while(|(other, _)| *other == from).count();
+        Some((shard, from, waiting.drain(..count).map(|(_, parcel)| parcel).collect()))
     }
 
     fn with_engine(&mut self, shard: usize, call: impl FnOnce(&mut Engine, &mut Collector)) {
