@@ -64,7 +64,7 @@ pub enum Environment {
 /// `IO_BACKEND`: how shards receive and send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoBackend {
-    /// `uring` where the kernel allows it, otherwise `mmsg`.
+    /// The cheaper one, `mmsg`.
     Auto,
     /// io_uring, or no start.
     Uring,

@@ -14,7 +14,7 @@ use shardcast::control::supervisor::Supervisor;
 use shardcast::control::tls::Certificates;
 use shardcast::control::{Control, Order, PING_INTERVAL, logs, runtime};
 use shardcast::shard::mailbox::{Mailbox, dtls};
-use shardcast::shard::{self, Backend, Chosen, Shards, ShardsConfig, StartError};
+use shardcast::shard::{self, Backend, Running, Shards, ShardsConfig, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::{debug, error, info, warn};
@@ -63,8 +63,8 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let begin = Instant::now();
     let shards =
         shard::start(&shards(config), certificate).map_err(|error| blame(config, &error))?;
-    let Shards { mailboxes, events, chosen, threads } = shards;
-    say_hello(listener.local_addr()?, &identity, &mailboxes, &chosen, begin.elapsed());
+    let Shards { mailboxes, events, backend, threads } = shards;
+    say_hello(listener.local_addr()?, &identity, &mailboxes, backend, begin.elapsed());
     if !identity.is_on() && config.environment == Environment::Production {
         warn!(
             "AUTH_KEYS_FILE is not set: whoever reaches this port may join any room and close it"
@@ -184,7 +184,7 @@ fn say_hello(
     http: SocketAddr,
     identity: &Identity,
     mailboxes: &[Mailbox],
-    chosen: &Chosen,
+    backend: Running,
     took: Duration,
 ) {
     let each = mailboxes.iter().map(|mailbox| match mailbox.core {
@@ -196,8 +196,7 @@ fn say_hello(
         http = %http,
         auth = if identity.is_on() { "on" } else { "off" },
         shards = each.collect::<Vec<_>>().join(", "),
-        io_backend = %chosen.backend,
-        fallback = chosen.fallback,
+        io_backend = %backend,
         shards_ready_in = ?took,
         "Shardcast is ready"
     );

@@ -61,9 +61,9 @@ pub struct Rewriter<P> {
     highest: SeqNo,
     /// Numbers that went out with a packet, and those that went out with nothing in it.
     sent: Marks,
-    filled: Marks,
+    filled: RareMarks,
     /// Numbers of packets that were given a marker bit.
-    ended: Marks,
+    ended: RareMarks,
 }
 
 /// One bit for each of the newest [`REMEMBERED`] outgoing numbers.
@@ -98,6 +98,26 @@ impl Default for Marks {
     }
 }
 
+/// Marks of what most streams never have: made for the first.
+#[derive(Debug, Default)]
+struct RareMarks(Option<Box<Marks>>);
+
+impl RareMarks {
+    fn has(&self, seq: SeqNo) -> bool {
+        self.0.as_ref().is_some_and(|marks| marks.has(seq))
+    }
+
+    fn put(&mut self, seq: SeqNo) {
+        self.0.get_or_insert_default().put(seq);
+    }
+
+    fn remove(&mut self, seq: SeqNo) {
+        if let Some(marks) = &mut self.0 {
+            marks.remove(seq);
+        }
+    }
+}
+
 impl<P: Copy + Default + PartialEq> Rewriter<P> {
     /// A stream whose first packet will carry `first`. Its rollover count must be 0: the receiver
     /// assumes that (RFC 3711 §3.3.1).
@@ -108,8 +128,8 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
             shifts: Vec::new(),
             highest: SeqNo(0),
             sent: Marks::default(),
-            filled: Marks::default(),
-            ended: Marks::default(),
+            filled: RareMarks::default(),
+            ended: RareMarks::default(),
         }
     }
 

@@ -91,6 +91,9 @@ struct Chosen {
     leaves_out: bool,
 }
 
+// There are as many as receivers times streams: 2 kB each, with their strings and what the journal notes.
+const _: () = assert!(size_of::<Consumer>() + size_of::<Chosen>() <= 1792);
+
 /// What one packet leaves with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Admitted {

@@ -110,6 +110,9 @@ pub(super) struct Path {
     listed: Option<u32>,
 }
 
+// There is one per transport, connected or not.
+const _: () = assert!(size_of::<Path>() <= 1792);
+
 impl Path {
     pub(super) fn new(id: TransportId, transport: Transport, now: Instant) -> Self {
         Self {

@@ -65,7 +65,7 @@ pub struct ShardsConfig {
 /// The wish for a way to talk to the kernel (`IO_BACKEND`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// io_uring where a probe at start finds it whole, else epoll.
+    /// The cheaper one of those that the kernel allows, which is epoll.
     #[default]
     Auto,
     /// io_uring, or a start-up error.
@@ -90,15 +90,6 @@ impl fmt::Display for Running {
             Self::Mmsg => "mmsg",
         })
     }
-}
-
-/// The backend that runs, for the start-up line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
-    /// The one that all shards use.
-    pub backend: Running,
-    /// Why `auto` did not take io_uring.
-    pub fallback: Option<String>,
 }
 
 /// The shards could not be started; the text is one line for the operator.
@@ -140,8 +131,8 @@ pub struct Shards {
     /// What the shards tell. Unbounded in type only: each event is one state change of a transport,
     /// and a transport has at most two in its life (connected, closed).
     pub events: UnboundedReceiver<ShardEvent>,
-    /// The backend that runs.
-    pub chosen: Chosen,
+    /// The backend that runs, for the start-up line.
+    pub backend: Running,
     /// The threads.
     pub threads: Threads,
 }

@@ -84,7 +84,7 @@ pub fn start_with<R: Rooms>(
     if !(1..=MAX_SHARDS).contains(&config.workers) {
         return Err(StartError::Workers(config.workers));
     }
-    let chosen = probe::choose(config.backend)?;
+    let backend = probe::choose(config.backend)?;
     let sockets = bind_all(config)?;
     let wakers = (0..config.workers).map(|_| Waker::new().map(Arc::new));
     let wakers: Vec<_> = wakers.collect::<io::Result<_>>().map_err(StartError::Thread)?;
@@ -109,7 +109,7 @@ pub fn start_with<R: Rooms>(
             commands: received,
             events: events_in.clone(),
         };
-        match launch(inside, chosen.backend, make.clone(), end.clone()) {
+        match launch(inside, backend, make.clone(), end.clone()) {
             Ok((handle, ready)) => {
                 threads.threads.push(Thread { handle, commands, waker });
                 births.push((id, outside, ready));
@@ -129,7 +129,7 @@ pub fn start_with<R: Rooms>(
             Err(error) => return Err(give_up(threads, error)),
         }
     }
-    Ok(Shards { mailboxes, events, chosen, threads })
+    Ok(Shards { mailboxes, events, backend, threads })
 }
 
 /// Ends the shards that did start.

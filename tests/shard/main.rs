@@ -71,7 +71,7 @@ impl Bench {
         let hold = Arc::new(Barrier::new(2));
         let shards = start_with(&config(workers, backend), Double::maker(report, hold.clone()))
             .unwrap_or_else(|error| panic!("{error}; set {WITHOUT_URING} to go without io_uring"));
-        assert_eq!(shards.chosen.backend.to_string(), format!("{backend:?}").to_lowercase());
+        assert_eq!(shards.backend.to_string(), format!("{backend:?}").to_lowercase());
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { shards, client, seen, hold }

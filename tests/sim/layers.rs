@@ -123,7 +123,7 @@ fn late_packets_of_a_former_source_go_nowhere() {
     let up = Weather { loss: 0.1, ..JITTER };
     let mut scene = Scene::new(simulcast(Format::Vp8), 2, up, Weather::CALM);
     scene.wish(0, 1);
-    for round in 1..8 {
+    for round in 1..16 {
         scene.run(1000);
         let source = &mut scene.world.peers[scene.publisher].sources[0];
         // The numbers overlap with those that went before.
