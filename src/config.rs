@@ -4,6 +4,7 @@
 //! environment again.
 
 mod http;
+mod metrics;
 mod rooms;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use tracing::level_filters::LevelFilter;
 
 pub use self::rooms::RoomLimits;
 pub use http::{Http, Limits, Network, Origins, TlsFiles};
+pub use metrics::Metrics;
 
 /// Most shards: more cores than any one machine gives to an SFU today.
 pub const MAX_WORKERS: u16 = 128;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shardcast::config::{self, Config, Environment, IoBackend, Stop};
+use shardcast::config::{self, Config, Environment, IoBackend, Metrics, Stop};
 use shardcast::control::identity::{Identity, KeyFile};
 use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
@@ -56,6 +56,7 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         format!("HTTP_IP=\"{ip}\" HTTP_PORT=\"{port}\": cannot bind TCP {http}: {error}")
     })?;
     listener.set_nonblocking(true)?;
+    let metrics = metrics_listener(config.http.metrics)?;
     let certificates = config.http.tls.clone().map(Certificates::load).transpose()?.map(Arc::new);
     let (keys, identity) = keys(config)?;
     let certificate = Arc::new(dtls::Identity::generate()?);
@@ -64,7 +65,9 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let shards =
         shard::start(&shards(config), certificate).map_err(|error| blame(config, &error))?;
     let Shards { mailboxes, events, backend, threads } = shards;
-    say_hello(listener.local_addr()?, &identity, &mailboxes, backend, begin.elapsed());
+    let metrics_at = metrics.as_ref().map(TcpListener::local_addr).transpose()?;
+    let listeners = (listener.local_addr()?, metrics_at);
+    say_hello(listeners, &identity, &mailboxes, backend, begin.elapsed());
     if !identity.is_on() && config.environment == Environment::Production {
         warn!(
             "AUTH_KEYS_FILE is not set: whoever reaches this port may join any room and close it"
@@ -79,6 +82,7 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         let control = Control {
             listener,
             http: config.http.clone(),
+            metrics: metrics.map(tokio::net::TcpListener::from_std).transpose()?,
             certificates,
             identity,
             keys,
@@ -100,6 +104,17 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     }
     info!("Shardcast has stopped");
     Ok(())
+}
+
+/// The listener of the metrics, if they have one of their own.
+fn metrics_listener(metrics: Metrics) -> Result<Option<TcpListener>, Box<dyn Error>> {
+    let Metrics::Own(address) = metrics else { return Ok(None) };
+    let listener = TcpListener::bind(address).map_err(|error| {
+        let (ip, port) = (address.ip(), address.port());
+        format!("METRICS_IP=\"{ip}\" METRICS_PORT=\"{port}\": cannot bind TCP {address}: {error}")
+    })?;
+    listener.set_nonblocking(true)?;
+    Ok(Some(listener))
 }
 
 /// The tokens' keys, or nobody is asked for a token.
@@ -181,7 +196,7 @@ fn media_address(announced: &str) -> IpAddr {
 }
 
 fn say_hello(
-    http: SocketAddr,
+    (http, metrics): (SocketAddr, Option<SocketAddr>),
     identity: &Identity,
     mailboxes: &[Mailbox],
     backend: Running,
@@ -194,6 +209,7 @@ fn say_hello(
     info!(
         version = env!("CARGO_PKG_VERSION"),
         http = %http,
+        metrics = metrics.map(tracing::field::display),
         auth = if identity.is_on() { "on" } else { "off" },
         shards = each.collect::<Vec<_>>().join(", "),
         io_backend = %backend,

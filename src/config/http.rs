@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::metrics::{Metrics, MetricsSettings};
 use super::{Unusable, number, unusable};
 
 /// How HTTP, WebSocket and Socket.IO are served.
@@ -21,6 +22,8 @@ pub struct Http {
     pub proxies: Vec<Network>,
     /// How long peers have to leave by themselves after SIGTERM.
     pub drain: Duration,
+    /// Where the metrics are served.
+    pub metrics: Metrics,
     /// What clients may do at most.
     pub limits: Limits,
 }
@@ -119,6 +122,8 @@ pub(super) struct HttpSettings {
     /// Seconds that peers have to leave after SIGTERM, 0 to 86400.
     #[arg(long, env, default_value_t = DRAIN.to_string())]
     drain_timeout: String,
+    #[command(flatten)]
+    metrics: MetricsSettings,
     /// Connections at a time, 1 to 1000000.
     #[arg(long, env, default_value_t = Limits::DEFAULT.connections.to_string())]
     max_connections: String,
@@ -152,6 +157,7 @@ impl HttpSettings {
             origins: origins("ALLOWED_ORIGINS", &self.allowed_origins)?,
             proxies: networks("TRUSTED_PROXIES", &self.trusted_proxies)?,
             drain: seconds("DRAIN_TIMEOUT", &self.drain_timeout, 0..=MAX_DRAIN)?,
+            metrics: self.metrics.validate()?,
             limits: self.limits()?,
         })
     }

@@ -16,6 +16,7 @@ impl Rooms {
     /// and its peers and rooms move to others, where their next transports are made.
     pub fn shard_failed(&mut self, shard: ShardId) {
         self.load(shard).failed = true;
+        self.scraped_shard_failed(shard);
         let lost: Vec<TransportId> = self
             .transports
             .iter()

@@ -17,7 +17,7 @@ use tokio::time::{self, timeout};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tracing::debug;
 
-use crate::config::Http;
+use crate::config::{Http, Metrics};
 use crate::control::admission::{Admission, Admitted, Place};
 use crate::control::hub::Hub;
 use crate::control::identity::Token;
@@ -25,7 +25,7 @@ use crate::control::limits::{Limit, LimitsMet};
 use crate::control::origins::{self, Headers, Standing};
 use crate::control::refusal::Refusal;
 use crate::control::session::{Caller, Manners};
-use crate::control::{protoo, rest, socketio};
+use crate::control::{metrics, protoo, rest, socketio};
 
 /// Of a body that is too long, this much is still read, so that the client comes to read the refusal.
 const MAX_DISCARDED: usize = 1024 * 1024;
@@ -50,6 +50,7 @@ pub struct Server {
     admission: Admission,
     headers: Headers,
     met: Arc<LimitsMet>,
+    has_metrics: bool,
 }
 
 /// One of the Socket.IO sessions.
@@ -77,6 +78,7 @@ impl Server {
             admission: Admission::new(&http.limits, met.clone()),
             headers: Headers::new(http),
             met,
+            has_metrics: http.metrics == Metrics::Http,
         }
     }
 
@@ -137,6 +139,7 @@ impl Server {
         match path {
             "/" | "/index.html" => page(request.method()),
             "/ws" => self.websocket(request, source),
+            "/metrics" if self.has_metrics => self.metrics(&request).await,
             path if path.starts_with("/api/") => self.rest(request, path).await,
             _ if is_socketio => self.socketio(request, source).await,
             _ => Err(Refusal::no_such("path")),
@@ -155,12 +158,17 @@ impl Server {
             &Method::HEAD => Method::GET,
             method => method.clone(),
         };
-        let authorization = request.headers().get(header::AUTHORIZATION);
-        let token = authorization.and_then(|it| Token::from_authorization(it.to_str().ok()?));
+        let token = token(&request);
         let body = self.in_time(self.whole_body(request.into_body())).await??;
         let ask = rest::Ask { method, path, token, body };
         let (status, value) = rest::answer(&self.hub, self.started, ask).await?;
         Ok(json(status, &value))
+    }
+
+    async fn metrics(&self, request: &Request<Incoming>) -> Result<Reply, Refusal> {
+        let reader = metrics::Reader::Bearer(token(request));
+        let reply = metrics::answer(&self.hub, request.method(), reader).await?;
+        Ok(reply.map(|text| text.map_err(|never| match never {}).boxed_unsync()))
     }
 
     async fn socketio(
@@ -251,6 +259,12 @@ impl Server {
         });
         Ok(reply)
     }
+}
+
+/// The token that a request shows (RFC 6750 §2.1).
+fn token(request: &Request<Incoming>) -> Option<Token> {
+    let authorization = request.headers().get(header::AUTHORIZATION)?;
+    Token::from_authorization(authorization.to_str().ok()?)
 }
 
 /// Whether an Engine.IO request, of this query, belongs to no session yet.

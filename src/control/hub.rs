@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::error;
 
 use crate::control::identity::Token;
+use crate::control::metrics::Reader;
 use crate::control::refusal::Refusal;
 use crate::control::rest::Call;
 use crate::control::rooms::Rooms;
@@ -34,6 +36,7 @@ enum Message {
     MissedPing { session: SessionId, missed: bool },
     Closed(SessionId),
     Rest { token: Option<Token>, call: Call, answer: oneshot::Sender<Result<Value, Refusal>> },
+    Scrape { reader: Reader, answer: oneshot::Sender<Result<Bytes, Refusal>> },
     Drain(Duration),
     Stop,
 }
@@ -87,6 +90,13 @@ impl Hub {
         answered.await.unwrap_or_else(|_| Err(Refusal::new(503, "the server is stopping")))
     }
 
+    /// The metrics, as text, if the reader may have them.
+    pub(super) async fn scrape(&self, reader: Reader) -> Result<Bytes, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Message::Scrape { reader, answer }).await;
+        answered.await.unwrap_or_else(|_| Err(Refusal::new(503, "the server is stopping")))
+    }
+
     /// Lets nobody join any more, and stops when the last peer has left, or after `within`.
     pub async fn drain(&self, within: Duration) {
         self.send(Message::Drain(within)).await;
@@ -120,6 +130,9 @@ impl Inbox {
                 },
                 event = events.recv(), if shards_run => match event {
                     Some(ShardEvent::Told(shard, event)) => rooms.shard_event(shard, event),
+                    Some(ShardEvent::Snapshot { shard, token, snapshot }) => {
+                        rooms.snapshot_came(shard, token, snapshot);
+                    }
                     Some(ShardEvent::Failed(shard)) => rooms.shard_failed(shard),
                     None => {
                         error!("All shards have ended: no media flows any more");
@@ -173,6 +186,7 @@ fn handle(rooms: &mut Rooms, message: Message) {
             // Whoever asked may have hung up.
             let _ = answer.send(allowed.and_then(|()| rooms.rest(call)));
         }
+        Message::Scrape { reader, answer } => rooms.scrape(&reader, answer),
         // The loop's affair.
         Message::Drain(_) | Message::Stop => {}
     }

@@ -23,6 +23,7 @@ mod leaving;
 pub mod limits;
 mod listen;
 pub mod logs;
+mod metrics;
 mod origins;
 pub mod placement;
 pub mod protoo;
@@ -75,6 +76,8 @@ pub struct Control {
     pub limits: RoomLimits,
     /// How they are served.
     pub http: Http,
+    /// Where the metrics are served, if they have a listener of their own.
+    pub metrics: Option<TcpListener>,
     /// The certificate that they are shown; without one, no TLS.
     pub certificates: Option<Arc<tls::Certificates>>,
     /// What transports tell their clients.
@@ -110,6 +113,10 @@ impl Control {
         let server = http::Server::new(&self.http, hub.clone(), self.ping_interval, met);
         let listening = listen::serve(self.listener, Arc::new(server), self.certificates.clone());
         let listening = tokio::spawn(listening);
+        if let Some(listener) = self.metrics {
+            // Until the end: who watches the server wants to see how it leaves.
+            tokio::spawn(metrics::serve(listener, hub.clone()));
+        }
         let office = Office {
             hub,
             certificates: self.certificates,

@@ -120,12 +120,13 @@ impl Rooms {
     /// When [`Self::expire`] wants to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
         let question = self.questions.open.first_key_value().map(|(_, it)| it.deadline);
-        [question, self.next_empty_room()].into_iter().flatten().min()
+        [question, self.next_empty_room(), self.scrapes.deadline()].into_iter().flatten().min()
     }
 
     /// Gives up on the shards that have not answered in time, and on rooms that nobody comes to.
     pub fn expire(&mut self, now: Instant) {
         self.close_empty_rooms(now);
+        self.conclude_scrape(now);
         while let Some(token) = self.questions.expired(now) {
             let Some(question) = self.questions.close(token) else { return };
             warn!(shard = question.shard.0, "Shard did not answer a stats call in time");

@@ -16,6 +16,7 @@ use crate::config::RoomLimits;
 use crate::control::identity::{Grants, Identity, Sources};
 use crate::control::idle::EmptyRooms;
 use crate::control::limits::{Limit, LimitsMet};
+use crate::control::metrics::Scrapes;
 use crate::control::placement::{Load, least_loaded};
 use crate::control::questions::Questions;
 use crate::control::refusal::Refusal;
@@ -43,6 +44,7 @@ pub struct Rooms {
     pub(super) consumers: HashMap<ConsumerId, Consumer>,
     pub(super) secrets: Secrets,
     pub(super) questions: Questions,
+    pub(super) scrapes: Scrapes,
     /// The rooms by what the shards call them.
     pub(super) room_keys: BTreeMap<RoomKey, RoomId>,
     pub(super) empty_rooms: EmptyRooms,
@@ -136,6 +138,7 @@ impl Rooms {
             limits,
             limits_met: Arc::default(),
             announced,
+            scrapes: Scrapes::new(shards.len()),
             loads: vec![Load::default(); shards.len()],
             shards,
             sessions: BTreeMap::new(),

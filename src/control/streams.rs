@@ -16,7 +16,7 @@ use crate::control::rooms::{Peer, Rooms};
 use crate::control::session::SessionId;
 use crate::id::{ConsumerId, ProducerId, ShardId, Ssrc, TransportId};
 use crate::ortc::{ProducerType, Producible};
-use crate::shard::mailbox::{CloseReason, Command, ConsumerSpec, Event, ProducerSpec};
+use crate::shard::mailbox::{Command, ConsumerSpec, Event, ProducerSpec};
 
 /// One ICE and DTLS path of a peer.
 pub(super) struct Transport {
@@ -71,7 +71,7 @@ impl Rooms {
     pub fn shard_event(&mut self, shard: ShardId, event: Event) {
         match event {
             Event::TransportConnected(id) => self.transport_connected(id),
-            Event::TransportClosed { id, reason } => self.close_transport(id, reason_name(reason)),
+            Event::TransportClosed { id, reason } => self.close_transport(id, reason.name()),
             Event::LayersChanged { id, layers } => self.layers_changed(id, layers),
             Event::ConsumerScore { id, score, producer_score, producer_scores } => {
                 self.consumer_scored(id, score, producer_score, &producer_scores);
@@ -356,15 +356,5 @@ impl Producer {
     /// Every shard that has it: home first, then those with replicas.
     pub(super) fn shards(&self) -> Vec<ShardId> {
         [self.shard].into_iter().chain(self.replicas.keys().copied()).collect()
-    }
-}
-
-/// As clients are told.
-fn reason_name(reason: CloseReason) -> &'static str {
-    match reason {
-        CloseReason::ConsentExpired => "consentExpired",
-        CloseReason::DtlsClosed => "dtlsClosed",
-        CloseReason::DtlsFailed => "dtlsFailed",
-        CloseReason::FingerprintMismatch => "fingerprintMismatch",
     }
 }

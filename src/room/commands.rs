@@ -87,6 +87,8 @@ impl Engine {
                 let report = self.report(now, of).map(Box::new);
                 self.events.push_back(Event::Stats { token, report });
             }
+            // The shard's own affair: it counts too.
+            Command::Snapshot { .. } => {}
             Command::SubscribeLevels { room, interval } => {
                 self.subscribe_levels(now, room, interval);
             }
@@ -140,6 +142,7 @@ impl Engine {
         let producers = std::mem::take(&mut self.paths[key].producers);
         producers.into_iter().for_each(|producer| self.remove_producer(now, producer, out));
         let path = self.paths.remove(key);
+        self.departed += path.meters.flows();
         self.directory.remove(key, &path);
         self.path_keys.remove(&path.id);
         for timer in

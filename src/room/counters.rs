@@ -2,80 +2,57 @@
 
 use std::fmt;
 
-/// Why something was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Drop {
-    /// The datagram is of no protocol that we speak.
-    UnknownProtocol,
-    /// STUN for a user name that is not ours.
-    UnknownUfrag,
-    /// Media, DTLS or RTCP from an address that passed no STUN check.
-    UnknownAddress,
-    /// STUN that is malformed or fails its integrity check.
-    BadStun,
-    /// DTLS before an authenticated STUN check.
-    EarlyDtls,
-    /// DTLS that the handshake refused.
-    BadDtls,
-    /// DTLS while too much of it waits to be worked off.
-    HandshakeQueueFull,
-    /// SRTP or SRTCP before the handshake is done.
-    NoKeys,
-    /// For a transport that has just died.
-    Closed,
-    /// SRTP or SRTCP with a wrong tag.
-    Forged,
-    /// SRTP or SRTCP seen before.
-    Replayed,
-    /// More SSRCs than one transport may have.
-    TooManySsrcs,
-    /// RTP whose header, extensions or padding lie.
-    MalformedRtp,
-    /// RTCP that lies about its lengths.
-    MalformedRtcp,
-    /// RTP that belongs to no producer (yet).
-    UnknownSsrc,
-    /// No room in the send arena.
-    OutboxFull,
-    /// No room in the queue to another shard.
-    ParcelQueueFull,
-    /// Asked for again, but not kept any more, never sent, or without RTX.
-    NotInHistory,
-    /// Asked for again within a round trip.
-    ResentLately,
-    /// Asked for again beyond the budget for retransmissions.
-    ResendBudget,
-    /// RTP that does not fit a datagram after rewriting.
-    TooLarge,
-}
+use crate::id::named;
+use crate::room::snapshot::{HANDSHAKE_BOUNDS, Histogram};
+use crate::transport::CloseReason;
 
-impl Drop {
-    /// Every reason, in the order of the enum.
-    const ALL: [Self; Self::TooLarge as usize + 1] = [
-        Self::UnknownProtocol,
-        Self::UnknownUfrag,
-        Self::UnknownAddress,
-        Self::BadStun,
-        Self::EarlyDtls,
-        Self::BadDtls,
-        Self::HandshakeQueueFull,
-        Self::NoKeys,
-        Self::Closed,
-        Self::Forged,
-        Self::Replayed,
-        Self::TooManySsrcs,
-        Self::MalformedRtp,
-        Self::MalformedRtcp,
-        Self::UnknownSsrc,
-        Self::OutboxFull,
-        Self::ParcelQueueFull,
-        Self::NotInHistory,
-        Self::ResentLately,
-        Self::ResendBudget,
-        Self::TooLarge,
-    ];
-}
+named!(
+    /// Why something was dropped.
+    Drop {
+        /// The datagram is of no protocol that we speak.
+        UnknownProtocol = "unknownProtocol",
+        /// STUN for a user name that is not ours.
+        UnknownUfrag = "unknownUfrag",
+        /// Media, DTLS or RTCP from an address that passed no STUN check.
+        UnknownAddress = "unknownAddress",
+        /// STUN that is malformed or fails its integrity check.
+        BadStun = "badStun",
+        /// DTLS before an authenticated STUN check.
+        EarlyDtls = "earlyDtls",
+        /// DTLS that the handshake refused.
+        BadDtls = "badDtls",
+        /// DTLS while too much of it waits to be worked off.
+        HandshakeQueueFull = "handshakeQueueFull",
+        /// SRTP or SRTCP before the handshake is done.
+        NoKeys = "noKeys",
+        /// For a transport that has just died.
+        Closed = "closed",
+        /// SRTP or SRTCP with a wrong tag.
+        Forged = "forged",
+        /// SRTP or SRTCP seen before.
+        Replayed = "replayed",
+        /// More SSRCs than one transport may have.
+        TooManySsrcs = "tooManySsrcs",
+        /// RTP whose header, extensions or padding lie.
+        MalformedRtp = "malformedRtp",
+        /// RTCP that lies about its lengths.
+        MalformedRtcp = "malformedRtcp",
+        /// RTP that belongs to no producer (yet).
+        UnknownSsrc = "unknownSsrc",
+        /// No room in the send arena.
+        OutboxFull = "outboxFull",
+        /// No room in the queue to another shard.
+        ParcelQueueFull = "parcelQueueFull",
+        /// Asked for again, but not kept any more, never sent, or without RTX.
+        NotInHistory = "notInHistory",
+        /// Asked for again within a round trip.
+        ResentLately = "resentLately",
+        /// Asked for again beyond the budget for retransmissions.
+        ResendBudget = "resendBudget",
+        /// RTP that does not fit a datagram after rewriting.
+        TooLarge = "tooLarge",
+    }
+);
 
 /// Totals since the engine began.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -89,6 +66,28 @@ pub struct Counters {
     pub rtx_out: u64,
     /// Key-frame requests sent to publishers.
     pub key_frame_requests: u64,
+    /// What receivers asked of us.
+    pub asked: Asked,
+    /// What we asked of publishers.
+    pub asking: Asked,
+    /// Transports from which DTLS has come.
+    pub handshakes_begun: u64,
+    /// From a transport's first datagram of DTLS to its keys, in milliseconds, by [`HANDSHAKE_BOUNDS`].
+    pub handshake_times: Histogram<{ HANDSHAKE_BOUNDS.len() }>,
+    closed: [u64; CloseReason::ALL.len()],
+}
+
+/// RTCP that asks for something (RFC 4585 §6.2.1, §6.3.1; RFC 5104 §4.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// NACK messages.
+    pub nacks: u64,
+    /// Packets that these asked for.
+    pub nack_packets: u64,
+    /// PLI.
+    pub plis: u64,
+    /// FIR, counted by entry.
+    pub firs: u64,
 }
 
 impl Counters {
@@ -100,6 +99,16 @@ impl Counters {
     /// How often something was dropped for `reason`.
     pub fn dropped(&self, reason: Drop) -> u64 {
         self.drops[reason as usize]
+    }
+
+    /// Counts a transport that died on its own.
+    pub(super) fn close(&mut self, reason: CloseReason) {
+        self.closed[reason as usize] += 1;
+    }
+
+    /// How many transports died on their own for `reason`.
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason as usize]
     }
 
     /// All drops together.
@@ -115,7 +124,7 @@ impl fmt::Debug for Counters {
         map.entry(&"rtp_in", &self.rtp_in).entry(&"rtp_out", &self.rtp_out);
         map.entry(&"rtx_out", &self.rtx_out);
         map.entry(&"key_frame_requests", &self.key_frame_requests);
-        for reason in Drop::ALL.into_iter().filter(|reason| self.dropped(*reason) > 0) {
+        for reason in Drop::ALL.iter().copied().filter(|reason| self.dropped(*reason) > 0) {
             map.entry(&reason, &self.dropped(reason));
         }
         map.finish()
@@ -129,11 +138,11 @@ mod tests {
     #[test]
     fn every_reason_has_its_own_count() {
         let mut counters = Counters::default();
-        for (times, reason) in Drop::ALL.into_iter().enumerate() {
-            (0..times).for_each(|_| counters.drop(reason));
+        for (times, reason) in Drop::ALL.iter().enumerate() {
+            (0..times).for_each(|_| counters.drop(*reason));
         }
-        for (times, reason) in Drop::ALL.into_iter().enumerate() {
-            assert_eq!(counters.dropped(reason), times as u64, "{reason:?}");
+        for (times, reason) in Drop::ALL.iter().enumerate() {
+            assert_eq!(counters.dropped(*reason), times as u64, "{reason:?}");
         }
         assert!(format!("{counters:?}").contains("Forged: "));
     }

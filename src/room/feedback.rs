@@ -43,11 +43,13 @@ impl Engine {
                     report.blocks.for_each(|block| self.note_receiver(now, key, &block));
                 }
                 Ok(Packet::PictureLoss(loss)) => {
+                    self.counters.asked.plis += 1;
                     self.count_request(key, loss.media, |requests| requests.plis += 1);
                     self.wish_key_frame_of(now, key, loss.media, out);
                 }
                 Ok(Packet::FullIntraRequest(request)) => {
                     for entry in request.entries() {
+                        self.counters.asked.firs += 1;
                         self.count_request(key, entry.ssrc, |requests| requests.firs += 1);
                         self.wish_key_frame_of(now, key, entry.ssrc, out);
                     }
@@ -170,9 +172,11 @@ impl Engine {
         let (Some(to), Some(buffer)) = (path.transport.remote(), out.datagram()) else { return };
         let written = if feedback.pli {
             wanted.requests.plis += 1;
+            self.counters.asking.plis += 1;
             write_picture_loss(buffer, path.own_ssrc, ssrc)
         } else {
             wanted.requests.firs += 1;
+            self.counters.asking.firs += 1;
             wanted.fir_count = wanted.fir_count.wrapping_add(1);
             let entry = FirEntry { ssrc, sequence: wanted.fir_count };
             write_full_intra_request(buffer, path.own_ssrc, &[entry])
@@ -180,6 +184,7 @@ impl Engine {
         let sealed = written.and_then(|len| path.transport.seal_rtcp(buffer, len));
         if let Some(len) = sealed {
             out.send(len, to);
+            path.meters.rtcp_sent.add(len);
             self.counters.key_frame_requests += 1;
         }
     }

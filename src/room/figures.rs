@@ -8,6 +8,7 @@ use crate::room::Engine;
 use crate::room::consumer::Consumer;
 use crate::room::paths::Path;
 use crate::room::producer::{Encoding, Producer};
+use crate::room::snapshot::{Flow, Flows};
 use crate::room::spec::{
     ConsumerStats, DtlsState, HistoryStats, IceState, InboundStats, ProducerStats, StatsOf,
     StatsReport, StreamStats, Traffic, TransportStats,
@@ -39,6 +40,10 @@ impl Meter {
         self.packets
     }
 
+    fn flow(&self) -> Flow {
+        Flow { packets: self.packets, bytes: self.bytes }
+    }
+
     fn traffic(&self, now: Instant) -> Traffic {
         Traffic { bytes: self.bytes, bitrate: self.rate.bits_per_second(now) }
     }
@@ -54,6 +59,23 @@ pub(super) struct PathMeters {
     pub(super) rtx_received: Meter,
     pub(super) rtx_sent: Meter,
     pub(super) probation_sent: Meter,
+    pub(super) rtcp_received: Flow,
+    pub(super) rtcp_sent: Flow,
+}
+
+impl PathMeters {
+    /// What it has carried.
+    pub(super) fn flows(&self) -> Flows {
+        Flows {
+            rtp_received: self.rtp_received.flow(),
+            rtx_received: self.rtx_received.flow(),
+            rtcp_received: self.rtcp_received,
+            rtp_sent: self.rtp_sent.flow(),
+            rtx_sent: self.rtx_sent.flow(),
+            probes_sent: self.probation_sent.flow(),
+            rtcp_sent: self.rtcp_sent,
+        }
+    }
 }
 
 /// What receivers and we asked of one stream, and what came of it.

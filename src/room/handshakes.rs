@@ -56,14 +56,20 @@ impl Engine {
 
     /// Works off the datagram that has waited longest.
     pub(super) fn advance_handshakes(&mut self, now: Instant, out: &mut impl Outbox) {
-        let Some(Waiting { id, from, datagram, .. }) = self.handshakes.waiting.pop_front() else {
+        let Some(Waiting { id, from, since, datagram }) = self.handshakes.waiting.pop_front()
+        else {
             return;
         };
         let Some(&key) = self.path_keys.get(&id) else { return };
         let path = &mut self.paths[key];
         path.waiting_dtls -= 1;
-        if let Err(rejected) = path.transport.receive_dtls(now, from, &datagram) {
-            self.counters.drop(reason(rejected));
+        match path.transport.receive_dtls(now, from, &datagram) {
+            Ok(()) if path.handshake_began.is_none() => {
+                path.handshake_began = Some(since);
+                self.counters.handshakes_begun += 1;
+            }
+            Ok(()) => {}
+            Err(rejected) => self.counters.drop(reason(rejected)),
         }
         self.settle(now, key, out);
     }

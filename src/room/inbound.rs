@@ -154,8 +154,10 @@ impl Engine {
         let Some(key) = self.directory.by_address(datagram.from) else {
             return self.counters.drop(Drop::UnknownAddress);
         };
+        let received = datagram.bytes.len();
         match self.paths[key].transport.open_rtcp(datagram.bytes) {
             Ok(len) => {
+                self.paths[key].meters.rtcp_received.add(received);
                 let compound = &datagram.bytes[..len];
                 self.read_feedback(now, key, compound, datagram.received_at, out);
             }

@@ -30,6 +30,7 @@ mod repair;
 mod replay;
 mod reports;
 mod sent;
+pub mod snapshot;
 mod speakers;
 pub mod spec;
 mod timers;
@@ -48,12 +49,13 @@ use crate::transport::{self, dtls};
 use crate::wire::MAX_DATAGRAM;
 use crate::wire::seq::SeqNo;
 use consumer::Consumer;
-pub use counters::{Counters, Drop};
+pub use counters::{Asked, Counters, Drop};
 use forward::Opened;
 use handshakes::Handshakes;
 use parcel::Parcel;
 use paths::{Directory, Path};
 use producer::Producer;
+use snapshot::{Flows, HANDSHAKE_BOUNDS};
 use speakers::Voices;
 use spec::Event;
 use timers::{Timer, Timers};
@@ -104,6 +106,8 @@ pub struct Engine {
     handshakes: Handshakes,
     events: VecDeque<Event>,
     counters: Counters,
+    /// What transports carried that are gone.
+    departed: Flows,
     /// The opened packets of the current drain; kept for its capacity.
     opened: Vec<Opened>,
     /// The numbers of one request for lost packets; kept for its capacity.
@@ -128,6 +132,7 @@ impl Engine {
             handshakes: Handshakes::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
+            departed: Flows::default(),
             opened: Vec::new(),
             lost: Vec::new(),
         }
@@ -185,11 +190,13 @@ impl Engine {
             match event {
                 transport::Event::Connected => {
                     self.events.push_back(Event::TransportConnected(self.paths[key].id));
+                    self.note_handshake(now, key);
                     self.begin_media(now, key, out);
                 }
                 transport::Event::Closed(reason) => {
                     let id = self.paths[key].id;
                     self.events.push_back(Event::TransportClosed { id, reason });
+                    self.counters.close(reason);
                     self.remove_path(now, key, out);
                     return;
                 }
@@ -200,6 +207,13 @@ impl Engine {
         if let Some(at) = self.paths[key].transport.next_timeout() {
             self.timers.schedule(Timer::Path(key), at);
         }
+    }
+
+    /// Counts the handshake that has ended well; one that has happened elsewhere had no begin.
+    fn note_handshake(&mut self, now: Instant, key: usize) {
+        let Some(began) = self.paths[key].handshake_began else { return };
+        let took = now.saturating_duration_since(began).as_millis() as u64;
+        self.counters.handshake_times.observe(&HANDSHAKE_BOUNDS, took);
     }
 
     /// Sends what a transport wants sent.

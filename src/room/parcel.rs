@@ -93,6 +93,14 @@ impl Default for Parcel {
 }
 
 impl Parcel {
+    /// When its packet reached the machine, if it is to be forwarded at once.
+    pub fn received_at(&self) -> Option<Instant> {
+        match self.note {
+            Note::Media { received_at, replayed: false, .. } => Some(received_at),
+            _ => None,
+        }
+    }
+
     /// Writes a note with its packet; what exceeds a datagram is cut off (no opened packet does).
     pub fn fill(&mut self, note: Note, packet: &[u8]) {
         let len = packet.len().min(MAX_DATAGRAM);

@@ -96,6 +96,8 @@ pub(super) struct Path {
     /// A request for a lost packet whose answer will tell the round trip: its producer, encoding, number,
     /// and when it was sent.
     pub(super) asked: Option<(usize, u8, SeqNo, Instant)>,
+    /// When the first datagram of DTLS came.
+    pub(super) handshake_began: Option<Instant>,
     /// Its traffic, for statistics.
     pub(super) meters: PathMeters,
     /// Our own SSRC in receiver reports and feedback.
@@ -134,6 +136,7 @@ impl Path {
             pacer: Pacer::default(),
             sent_bytes: 0,
             asked: None,
+            handshake_began: None,
             meters: PathMeters::default(),
             // Random enough, since the id is; never 0, which some receivers treat as unset.
             own_ssrc: Ssrc(id.0.as_u128() as u32 | 1),

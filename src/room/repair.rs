@@ -115,11 +115,13 @@ impl Engine {
         nack: &Nack<'_>,
         out: &mut impl Outbox,
     ) {
+        self.counters.asked.nacks += 1;
         let Some(&consumer) = self.paths[key].consumers.get(&nack.media) else { return };
         self.count_request(key, nack.media, |requests| requests.nacks += 1);
         // Sound is small and cannot wait.
         let is_audio = self.producers[self.consumers[consumer].producer].kind == MediaKind::Audio;
         for wire in nack.sequences() {
+            self.counters.asked.nack_packets += 1;
             self.count_request(key, nack.media, |requests| requests.nack_packets += 1);
             let packet = Waiting { consumer, wire };
             match self.may_resend(now, key, packet) {
@@ -296,6 +298,9 @@ impl Engine {
             let Some(written) = write_nack(buffer, path.own_ssrc, ssrc, numbers) else { return };
             let Some(len) = path.transport.seal_rtcp(buffer, written.len) else { return };
             out.send(len, to);
+            path.meters.rtcp_sent.add(len);
+            self.counters.asking.nacks += 1;
+            self.counters.asking.nack_packets += u64::from(written.covered);
             self.producers[producer].encodings[usize::from(index)].requests.nacks += 1;
             rest = &rest[usize::from(written.covered).min(rest.len())..];
         }

@@ -191,5 +191,6 @@ fn send_compound(path: &mut Path, len: usize, out: &mut impl Outbox) {
     let Some(buffer) = out.datagram() else { return };
     if let Some(sealed) = path.transport.seal_rtcp(buffer, len) {
         out.send(sealed, to);
+        path.meters.rtcp_sent.add(sealed);
     }
 }

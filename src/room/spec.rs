@@ -120,6 +120,11 @@ pub enum Command {
         /// Of what.
         of: StatsOf,
     },
+    /// Ask for all that the shard has counted; answered by a snapshot with the same token.
+    Snapshot {
+        /// Control's name for the question.
+        token: u64,
+    },
     /// Tell the audio levels of a room, whose home this shard is, by [`Event::Levels`].
     SubscribeLevels {
         /// Which room.

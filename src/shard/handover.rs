@@ -108,6 +108,15 @@ impl Outlets {
     }
 }
 
+/// What one look into the queues has brought.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    /// Parcels.
+    pub parcels: u64,
+    /// Most that waited in one queue.
+    pub most: u64,
+}
+
 /// The queues from the other shards.
 pub(super) struct Inlets {
     lanes: Vec<Inlet>,
@@ -125,13 +134,14 @@ impl Inlets {
         self.lanes.iter().all(|lane| lane.filled.is_empty())
     }
 
-    /// Shows up to [`PARCELS_PER_TURN`] parcels of each shard to `take`, in order, many at once; returns
-    /// how many.
-    pub fn take(&mut self, mut take: impl FnMut(ShardId, &[Box<Parcel>])) -> u64 {
-        let mut taken = 0;
+    /// Shows up to [`PARCELS_PER_TURN`] parcels of each shard to `take`, in order, many at once.
+    pub fn take(&mut self, mut take: impl FnMut(ShardId, &[Box<Parcel>])) -> Taken {
+        let mut all = Taken::default();
         for Inlet { from, filled, emptied } in &mut self.lanes {
-            let waiting = filled.slots().min(PARCELS_PER_TURN);
-            let Ok(chunk) = filled.read_chunk(waiting) else { continue };
+            let waiting = filled.slots();
+            let taken = waiting.min(PARCELS_PER_TURN);
+            let Ok(chunk) = filled.read_chunk(taken) else { continue };
+            all.most = all.most.max(waiting as u64);
             let (first, second) = chunk.as_slices();
             for parcels in [first, second].into_iter().filter(|parcels| !parcels.is_empty()) {
                 take(*from, parcels);
@@ -140,9 +150,9 @@ impl Inlets {
                 // There is room for all that were ever made.
                 let _ = emptied.push(parcel);
             }
-            taken += waiting as u64;
+            all.parcels += taken as u64;
         }
-        taken
+        all
     }
 }
 

@@ -3,7 +3,11 @@
 //! Control holds one [`Mailbox`] per shard. Sending never blocks: commands go through a channel, and an
 //! eventfd wakes the shard where it waits for packets. Events come back through one channel for all shards.
 
+pub use super::counters::{BATCH_BOUNDS, DRAIN_BOUNDS, FORWARDING_BOUNDS};
+pub use super::snapshot::Snapshot;
 pub use crate::id::ShardId;
+pub use crate::room::Drop as DropReason;
+pub use crate::room::snapshot::{Flow, HANDSHAKE_BOUNDS, Histogram};
 pub use crate::room::spec::*;
 pub use crate::transport::{CloseReason, dtls, ice};
 
@@ -12,6 +16,15 @@ pub use crate::transport::{CloseReason, dtls, ice};
 pub enum ShardEvent {
     /// A shard's event.
     Told(ShardId, Event),
+    /// The answer to [`Command::Snapshot`].
+    Snapshot {
+        /// Which shard.
+        shard: ShardId,
+        /// The question's.
+        token: u64,
+        /// What it has counted.
+        snapshot: Box<Snapshot>,
+    },
     /// A shard has failed, the last that is heard of it: all that was on it is gone.
     Failed(ShardId),
 }

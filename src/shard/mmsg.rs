@@ -92,6 +92,7 @@ impl Io for Mmsg {
             return Ok(());
         }
         let count = self.receive(counters)?;
+        counters.most_waiting = counters.most_waiting.max(count as u64);
         let mut list = self.list.lend();
         let messages = self.table.messages(count);
         list.extend(messages.filter_map(|message| message.admit(moment, counters)));

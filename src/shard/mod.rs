@@ -20,6 +20,7 @@ mod mmsg;
 mod outbox;
 mod probe;
 mod run;
+mod snapshot;
 mod socket;
 mod sys;
 mod threads;

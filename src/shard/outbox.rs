@@ -26,9 +26,11 @@ impl Departures {
     /// they work while this one sends.
     pub fn flush(&mut self, sender: &mut impl Transmit, counters: &mut Counters) {
         self.outlets.wake();
-        if self.queue.len() > 0
-            && let Err(error) = sender.transmit(&mut self.queue, counters)
-        {
+        if self.queue.len() == 0 {
+            return;
+        }
+        counters.submit(self.queue.len(), self.queue.used());
+        if let Err(error) = sender.transmit(&mut self.queue, counters) {
             self.broken = Some(error);
         }
     }

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::clock::Moment;
-use super::counters::Counters;
+use super::counters::{Counters, DRAIN_BOUNDS};
 use super::feedback::Feedback;
 use super::handover::Inlets;
 use super::io::Io;
 use super::mailbox::{Command, Event, ShardEvent};
 use super::outbox::{Departures, Outbox};
+use super::snapshot::{Snapshot, Stays};
+use super::sys;
 use super::wake::Waker;
 use crate::id::ShardId;
 use crate::room::parcel::Parcel;
@@ -47,6 +49,8 @@ pub trait Rooms {
     fn poll_event(&mut self) -> Option<Event>;
     /// See [`room::Engine::counters`]; for the log.
     fn counters(&self) -> &dyn Debug;
+    /// See [`room::Engine::snapshot`].
+    fn snapshot(&self) -> room::snapshot::Snapshot;
 }
 
 impl Rooms for room::Engine {
@@ -83,6 +87,10 @@ impl Rooms for room::Engine {
     fn counters(&self) -> &dyn Debug {
         self.counters()
     }
+
+    fn snapshot(&self) -> room::snapshot::Snapshot {
+        self.snapshot()
+    }
 }
 
 /// A shard at work, on its own thread.
@@ -98,6 +106,7 @@ pub(super) struct Shard<R, B> {
     pub commands: Receiver<Command>,
     pub events: UnboundedSender<ShardEvent>,
     pub counters: Counters,
+    pub stays: Stays,
     /// A command taken out of the channel while looking whether there is one.
     pub next: Option<Command>,
     pub reports: Reports,
@@ -137,12 +146,14 @@ impl<R: Rooms, B: Io> Shard<R, B> {
         while running {
             self.sleep()?;
             let moment = Moment::read();
+            let sent_before = self.counters.sent;
             self.receive(&moment)?;
             // A replica must be there before its first packets are.
             running = self.take_commands(moment.now);
             self.take_parcels(moment.now);
             // Media does not wait for what follows.
             self.departures.flush(self.io.sender(), &mut self.counters);
+            self.stays.end(self.counters.sent > sent_before, &mut self.counters);
             self.take_feedback(&moment);
             self.with_outbox(|rooms, out| rooms.handle_timeout(moment.now, out));
             while let Some(event) = self.rooms.poll_event() {
@@ -194,8 +205,10 @@ impl<R: Rooms, B: Io> Shard<R, B> {
     }
 
     fn receive(&mut self, moment: &Moment) -> io::Result<()> {
-        let Self { rooms, io, departures, counters, .. } = self;
+        let Self { rooms, io, departures, counters, stays, .. } = self;
         io.drain(moment, counters, |drain, sender, counters| {
+            counters.drains.observe(&DRAIN_BOUNDS, drain.len() as u64);
+            drain.iter().for_each(|datagram| stays.begin(datagram.received_at));
             rooms.receive(moment.now, drain, &mut Outbox { departures, sender, counters });
         })
     }
@@ -210,11 +223,15 @@ impl<R: Rooms, B: Io> Shard<R, B> {
     }
 
     fn take_parcels(&mut self, now: Instant) {
-        let Self { rooms, io, departures, inlets, counters, .. } = self;
+        let Self { rooms, io, departures, inlets, counters, stays, .. } = self;
         let mut out = Outbox { departures, sender: io.sender(), counters };
-        let taken =
-            inlets.take(|from, parcels| rooms.receive_parcels(now, from, parcels, &mut out));
-        self.counters.parcels_in += taken;
+        let taken = inlets.take(|from, parcels| {
+            let arrivals = parcels.iter().filter_map(|parcel| parcel.received_at());
+            arrivals.for_each(|arrival| stays.begin(arrival));
+            rooms.receive_parcels(now, from, parcels, &mut out);
+        });
+        self.counters.parcels_in += taken.parcels;
+        self.counters.most_parcels = self.counters.most_parcels.max(taken.most);
     }
 
     /// Whether to go on.
@@ -228,6 +245,10 @@ impl<R: Rooms, B: Io> Shard<R, B> {
                     Err(TryRecvError::Disconnected) => Command::Shutdown,
                 },
             };
+            if let Command::Snapshot { token } = command {
+                self.tell_snapshot(token);
+                continue;
+            }
             let last = matches!(command, Command::Shutdown);
             // It may find a hello waiting, and the arithmetic of handshakes takes time.
             let is_long = matches!(command, Command::ConnectTransport { .. });
@@ -237,6 +258,16 @@ impl<R: Rooms, B: Io> Shard<R, B> {
             }
         }
         true
+    }
+
+    fn tell_snapshot(&mut self, token: u64) {
+        let snapshot = Box::new(Snapshot {
+            io: self.counters,
+            cpu: sys::thread_cpu_time(),
+            rooms: self.rooms.snapshot(),
+        });
+        // Nobody listens any more when the process ends.
+        let _ = self.events.send(ShardEvent::Snapshot { shard: self.id, token, snapshot });
     }
 
     fn with_outbox(&mut self, work: impl FnOnce(&mut R, &mut Outbox<'_, B::Sender>)) {
@@ -335,6 +366,9 @@ mod tests {
         fn counters(&self) -> &dyn Debug {
             &self.fired
         }
+        fn snapshot(&self) -> room::snapshot::Snapshot {
+            room::snapshot::Snapshot::default()
+        }
     }
 
     fn shard(delay: Duration) -> (Shard<Alarm, Script>, Sender<Command>) {
@@ -355,6 +389,7 @@ mod tests {
             commands,
             events: unbounded_channel().0,
             counters: Counters::default(),
+            stays: Stays::default(),
             next: None,
             reports: Reports::default(),
         };

@@ -2,7 +2,10 @@
 //! that are made once, memory that costs nothing until it is touched, a few descriptors and their limit.
 //!
 //! What leaves this file is safe to use.
-#![allow(unsafe_code, reason = "recvmmsg, sendmmsg, mmap, setsockopt, eventfd, epoll, rlimit")]
+#![allow(
+    unsafe_code,
+    reason = "recvmmsg, sendmmsg, mmap, setsockopt, eventfd, epoll, rlimit, clock"
+)]
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +13,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::time::Duration;
 
 use super::address::{self, NAME_ROOM, Name};
 use super::clock::CONTROL_ROOM;
@@ -42,6 +46,17 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     // SAFETY: the kernel reads one `rlimit`, which outlives the call.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) })?;
     Ok(wanted.rlim_cur)
+}
+
+/// CPU time that the calling thread has used so far; zero where the system does not tell.
+pub(super) fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one `timespec`, which outlives the call.
+    let read = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    match (read, time.tv_sec.try_into(), time.tv_nsec.try_into()) {
+        (0, Ok(seconds), Ok(nanos)) => Duration::new(seconds, nanos),
+        _ => Duration::ZERO,
+    }
 }
 
 /// Sets an integer option of a `level` such as `SOL_SOCKET`.
@@ -300,6 +315,11 @@ impl SendQueue {
     /// How many messages wait.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes of the arena that are taken.
+    pub fn used(&self) -> usize {
+        self.used
     }
 
     /// Forgets all messages.

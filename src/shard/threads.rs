@@ -20,6 +20,7 @@ use super::mmsg::Mmsg;
 use super::outbox::Departures;
 use super::probe;
 use super::run::{Reports, Rooms, Shard};
+use super::snapshot::Stays;
 use super::socket::Socket;
 use super::sys::SendQueue;
 use super::uring::Uring;
@@ -233,6 +234,7 @@ fn live<R: Rooms, B: Io>(
         commands,
         events,
         counters: Counters::default(),
+        stays: Stays::default(),
         next: None,
         reports: Reports::default(),
     };

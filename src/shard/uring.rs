@@ -200,6 +200,7 @@ impl Io for Uring {
         take: impl FnOnce(&mut [Datagram<'_>], &mut Sender, &mut Counters),
     ) -> io::Result<()> {
         let Self { sender, buffers, list: lists, lent } = self;
+        counters.most_waiting = counters.most_waiting.max(sender.waiting.len() as u64);
         let count = sender.waiting.len().min(MAX_DRAIN);
         let mut list = lists.lend();
         for received in sender.waiting.drain(..count) {

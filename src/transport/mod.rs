@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::id::named;
 use crate::wire::seq::SeqNo;
 
 /// What a [`Transport`] has to tell.
@@ -25,18 +26,19 @@ pub enum Event {
     Closed(CloseReason),
 }
 
-/// Why a transport died.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// No authenticated STUN check for [`ice::CONSENT_TIMEOUT`] (RFC 7675 §5.1).
-    ConsentExpired,
-    /// The peer closed DTLS.
-    DtlsClosed,
-    /// The handshake failed or timed out.
-    DtlsFailed,
-    /// The peer's certificate is not the one that signaling announced.
-    FingerprintMismatch,
-}
+named!(
+    /// Why a transport died.
+    CloseReason {
+        /// No authenticated STUN check for [`ice::CONSENT_TIMEOUT`] (RFC 7675 §5.1).
+        ConsentExpired = "consentExpired",
+        /// The peer closed DTLS.
+        DtlsClosed = "dtlsClosed",
+        /// The handshake failed or timed out.
+        DtlsFailed = "dtlsFailed",
+        /// The peer's certificate is not the one that signaling announced.
+        FingerprintMismatch = "fingerprintMismatch",
+    }
+);
 
 /// Why a datagram was not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

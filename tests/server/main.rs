@@ -2,10 +2,12 @@
 //! and its end. Where time matters, the control thread runs in the test with a shorter ping.
 
 mod client;
+mod exposition;
 mod footprint;
 mod identity;
 mod leaving;
 mod limits;
+mod metrics;
 mod pings;
 mod process;
 mod rest;

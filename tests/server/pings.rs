@@ -41,6 +41,7 @@ impl Stage {
         let control = Control {
             listener,
             http: Http::default(),
+            metrics: None,
             certificates: None,
             identity: Identity::default(),
             keys: None,

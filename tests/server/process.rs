@@ -166,6 +166,8 @@ fn bare_command(program: &str) -> Command {
         "MAX_MESSAGE_BYTES",
         "MAX_QUEUED_MESSAGES",
         "MEDIASOUP_LOG_LEVEL",
+        "METRICS_IP",
+        "METRICS_PORT",
         "MESSAGES_PER_SECOND",
         "NODE_ENV",
         "NOTIFY_SOCKET",

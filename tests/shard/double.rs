@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use shardcast::id::ShardId;
 use shardcast::room::parcel::Parcel;
+use shardcast::room::snapshot::Snapshot;
 use shardcast::room::{Datagram, Outbox};
 use shardcast::shard::Rooms;
 use shardcast::shard::mailbox::{CloseReason, Command, Event};
@@ -150,5 +151,9 @@ impl Rooms for Double {
 
     fn counters(&self) -> &dyn Debug {
         &self.timer
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::default()
     }
 }

@@ -17,6 +17,7 @@ mod network;
 mod peer;
 mod random;
 mod replays;
+mod snapshots;
 mod streams;
 mod time;
 mod view;

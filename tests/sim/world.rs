@@ -10,6 +10,7 @@ use shardcast::id::{
     Ssrc, TransportId,
 };
 use shardcast::room::parcel::{Note, Parcel};
+use shardcast::room::snapshot::Flow;
 use shardcast::room::spec::{
     Command, ConsumerSpec, EncodingSpec, Event, Feedback, PayloadMapping, PayloadSpec, ProducerSpec,
 };
@@ -62,6 +63,9 @@ pub struct World {
     pub words_to_lose: usize,
     /// Bytes that left the server for each peer.
     pub bytes_to: BTreeMap<usize, u64>,
+    /// RTP, then RTCP, that reached shards, and that left them.
+    pub reached: [Flow; 2],
+    pub left: [Flow; 2],
     ids: u128,
     order: Order,
 }
@@ -141,6 +145,8 @@ impl World {
             lent: BTreeMap::new(),
             words_to_lose: 0,
             bytes_to: BTreeMap::new(),
+            reached: Default::default(),
+            left: Default::default(),
             remb_only: false,
             ids: u128::from(seed) << 64,
             order: 0,
@@ -389,6 +395,7 @@ impl World {
             match flight.to {
                 Node::Shard(shard) => {
                     self.order += 1;
+                    tally(&mut self.reached, &flight.bytes);
                     if let (Kind::Rtp, Ok(header)) =
                         (classify(&flight.bytes), Header::parse(&flight.bytes))
                     {
@@ -445,6 +452,7 @@ impl World {
         call(&mut self.shards[shard].engine, &mut out);
         let own = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + shard as u16));
         for (to, bytes) in out.sent {
+            tally(&mut self.left, &bytes);
             if let Some(peer) = self.peers.iter().position(|peer| peer.address == to) {
                 self.order += 1;
                 self.peers[peer].overhear(&bytes, self.order);
@@ -469,6 +477,15 @@ impl World {
             }
             self.events.push(event);
         }
+    }
+}
+
+/// Counts a datagram if it is RTP or RTCP.
+fn tally(flows: &mut [Flow; 2], datagram: &[u8]) {
+    match classify(datagram) {
+        Kind::Rtp => flows[0].add(datagram.len()),
+        Kind::Rtcp => flows[1].add(datagram.len()),
+        _ => {}
     }
 }
 

@@ -245,6 +245,7 @@ fn shorthand(command: &Command) -> String {
         }
         Command::ForwardLoudest { room, count } => format!("ForwardLoudest {} {count:?}", room.0),
         Command::RemoveConsumer(id) => format!("RemoveConsumer {id}"),
+        Command::Snapshot { token } => format!("Snapshot {token}"),
         Command::Shutdown => "Shutdown".to_owned(),
     }
 }

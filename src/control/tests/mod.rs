@@ -3,7 +3,7 @@
 mod admin;
 mod authorization;
 mod http;
-mod lab;
+pub(super) mod lab;
 mod limits;
 mod quality;
 mod rooms;

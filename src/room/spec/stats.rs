@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::id::{Codec, MediaKind, Rid, Ssrc};
+use crate::id::{Codec, MediaKind, Rid, Ssrc, named};
 
 /// Most [`RecentEvent`]s of a consumer: what a person reads when a picture froze.
 pub const MAX_RECENT_EVENTS: usize = 32;
@@ -232,28 +232,6 @@ pub struct RecentEvent {
     pub what: What,
     /// Why.
     pub why: Why,
-}
-
-macro_rules! named {
-    ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name {
-            $($(#[$of])* $variant,)+
-        }
-
-        impl $name {
-            /// All of them, in the order of the enum.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-
-            /// As clients are told.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text,)+
-                }
-            }
-        }
-    };
 }
 
 named!(

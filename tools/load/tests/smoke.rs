@@ -71,6 +71,7 @@ impl Server {
                 let control = Control {
                     listener,
                     http: Http::default(),
+                    metrics: None,
                     certificates: None,
                     identity: Identity::default(),
                     keys: None,
