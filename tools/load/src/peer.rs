@@ -17,9 +17,10 @@ use crate::clock;
 use crate::dtls::{self, Identity, Profile};
 use crate::ice::{self, Agent};
 use crate::offers::{self, Encoding, Producing};
-use crate::plan::PeerPlan;
+use crate::plan::{Leaving, PeerPlan};
 use crate::protoo::{self, Client, News};
 use crate::settings::Settings;
+use crate::soak::Soak;
 use crate::source;
 use crate::stamp::{Kind, Tracks};
 use crate::tally::Times;
@@ -59,6 +60,10 @@ pub struct Crew {
     pub over: watch::Receiver<bool>,
     /// What became of the joins.
     pub joins: RefCell<Joins>,
+    /// What else goes on, in a soak.
+    pub soak: Option<Rc<Soak>>,
+    /// Connections of peers that have left silently.
+    pub silent: RefCell<Vec<Client>>,
 }
 
 /// What became of the joins.
@@ -96,6 +101,11 @@ enum Failure {
 }
 
 impl Crew {
+    /// A room's id.
+    pub fn room(&self, number: usize) -> String {
+        format!("{}-{number}", self.run)
+    }
+
     fn order(&self, name: Name, order: Order) {
         // A worker that is gone has been noticed elsewhere.
         let _ = self.workers[name as usize % self.workers.len()].send(order);
@@ -154,7 +164,14 @@ pub async fn live(crew: Rc<Crew>, plan: PeerPlan) {
             crew.order(name, Order::Remove(name));
         }
     }
-    peer.client.close().await;
+    // How a peer leaves by itself; at the end all are polite.
+    match plan.leaving {
+        Leaving::Abruptly if !*crew.over.borrow() => drop(peer.client),
+        Leaving::Silently if !*crew.over.borrow() => {
+            crew.silent.borrow_mut().push(peer.client);
+        }
+        _ => peer.client.close().await,
+    }
 }
 
 struct Peer {
@@ -172,7 +189,7 @@ struct Peer {
 
 impl Peer {
     async fn join(crew: Rc<Crew>, plan: PeerPlan, began: u64) -> Result<Self, Failure> {
-        let (room, id) = (format!("{}-{}", crew.run, plan.room), format!("p{}", plan.number));
+        let (room, id) = (crew.room(plan.room), format!("p{}", plan.number));
         let path = format!("/ws?roomId={room}&peerId={id}");
         let mut client = Client::connect(crew.server, &crew.settings.server, &path).await?;
         let present = client.ask("joinRoom", json!({ "roomId": room, "peerId": id })).await?;
@@ -236,6 +253,7 @@ impl Peer {
         self.client.ask("connectTransport", connect).await?;
 
         let to = created.remote.address;
+        self.crew.soak.iter().for_each(|soak| soak.note_media(to));
         let any = if to.is_ipv4() {
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))
         } else {

@@ -34,8 +34,23 @@ pub enum Scenario {
     Storm,
     /// A meeting whose peers leave and come again, --churn of them a second
     Churn,
+    /// A churn of which some leavers vanish, with malformed traffic and a client that never reads; at the end
+    /// the server must have lost nothing and keep nothing
+    Soak,
     /// Peers that only connect
     Idle,
+}
+
+/// How a peer leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Leaving {
+    /// It says goodbye.
+    #[default]
+    Politely,
+    /// Its connection breaks.
+    Abruptly,
+    /// Its connection stays, but nothing comes of it any more.
+    Silently,
 }
 
 /// One peer.
@@ -57,6 +72,8 @@ pub struct PeerPlan {
     pub joins: Option<Duration>,
     /// When it leaves after measuring begins.
     pub leaves: Option<Duration>,
+    /// How.
+    pub leaving: Leaving,
 }
 
 impl PeerPlan {
@@ -84,6 +101,7 @@ fn room_of(settings: &Settings, room: usize) -> Vec<PeerPlan> {
         spotlight: None,
         joins: None,
         leaves: None,
+        leaving: Leaving::Politely,
     };
     let count = settings.peers;
     let mut peers: Vec<_> = match settings.scenario {
@@ -94,7 +112,7 @@ fn room_of(settings: &Settings, room: usize) -> Vec<PeerPlan> {
             let publishers = vec![publisher; settings.publishers];
             publishers.into_iter().chain(viewers).collect()
         }
-        Scenario::Meeting | Scenario::Churn => {
+        Scenario::Meeting | Scenario::Churn | Scenario::Soak => {
             let speaks = |index: usize| Some(Some((index as u64, count as u64)));
             let member = |index| PeerPlan {
                 audio: speaks(index),
@@ -121,7 +139,7 @@ fn room_of(settings: &Settings, room: usize) -> Vec<PeerPlan> {
         let joiner = |i| PeerPlan { joins: joins(i), room: place(i), ..quiet.clone() };
         peers.extend((0..settings.joiners).map(joiner));
     }
-    if settings.scenario == Scenario::Churn {
+    if matches!(settings.scenario, Scenario::Churn | Scenario::Soak) {
         churn(settings, room, &mut peers);
     }
     for (number, peer) in peers.iter_mut().enumerate() {
@@ -141,7 +159,12 @@ fn churn(settings: &Settings, room: usize, peers: &mut Vec<PeerPlan>) {
     let (mut at, mut next) = (first, 0);
     while at < settings.seconds {
         peers[next].leaves = Some(at);
-        let successor = PeerPlan { joins: Some(at), leaves: None, ..peers[next].clone() };
+        if settings.scenario == Scenario::Soak {
+            use Leaving::{Abruptly, Politely, Silently};
+            peers[next].leaving = [Abruptly, Silently, Politely][next % 3];
+        }
+        let leaving = Leaving::Politely;
+        let successor = PeerPlan { joins: Some(at), leaves: None, leaving, ..peers[next].clone() };
         peers.push(successor);
         (at, next) = (at + step, next + 1);
     }
@@ -195,6 +218,16 @@ mod tests {
         let apart = plan(Scenario::Storm, |settings| settings.apart = true);
         assert!(apart.iter().all(|peer| (peer.room == 0) == peer.joins.is_none()));
         assert_eq!(apart.iter().filter(|peer| peer.room == 1).count(), APART);
+    }
+
+    #[test]
+    fn in_a_soak_peers_leave_in_all_ways() {
+        let peers = plan(Scenario::Soak, |settings| settings.churn = 1.0);
+        let leaving = peers.iter().filter(|peer| peer.leaves.is_some()).map(|peer| peer.leaving);
+        let ways: Vec<_> = leaving.collect();
+        for way in [Leaving::Politely, Leaving::Abruptly, Leaving::Silently] {
+            assert_eq!(ways.iter().filter(|own| **own == way).count(), 3, "{way:?}");
+        }
     }
 
     #[test]

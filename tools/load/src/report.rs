@@ -10,6 +10,7 @@ use crate::phases::{Joining, Phase};
 use crate::process::{Snapshot, Usage};
 use crate::run::Window;
 use crate::settings::{Limits, Settings};
+use crate::soak::Outcome;
 use crate::stamp::Burst;
 use crate::tally::{Tally, Times};
 
@@ -40,6 +41,8 @@ pub struct Figures {
     pub rest: Option<Phase>,
     /// Resident memory before the first join and at the end, in bytes.
     pub memory: Option<(u64, u64)>,
+    /// How the soak went, if it was one.
+    pub soak: Option<Outcome>,
     /// Where signaling was.
     pub server: SocketAddr,
 }
@@ -201,6 +204,7 @@ pub struct Report {
     /// The server while all were there and nobody sent.
     rest: Option<Phase>,
     load: Own,
+    soak: Option<Outcome>,
     /// Limits that do not hold.
     broken: Vec<String>,
 }
@@ -208,7 +212,7 @@ pub struct Report {
 impl Report {
     /// Puts the figures together and compares them with the limits.
     pub fn new(settings: &Settings, figures: Figures) -> Self {
-        let Figures { joins, tally, before, window, memory, server, .. } = figures;
+        let Figures { joins, tally, before, window, memory, soak, server, .. } = figures;
         let peers = joins.times.count();
         let local = server.ip().is_loopback();
         let mut report = Self {
@@ -251,9 +255,11 @@ impl Report {
                 first_frame: Percentiles::of(&tally.first_frame),
                 dark: tally.dark,
             },
+            soak,
             broken: Vec::new(),
         };
         report.broken = report.broken_limits(&settings.limits);
+        report.broken.extend(report.soak.iter().flat_map(|soak| soak.broken.clone()));
         report
     }
 
@@ -342,6 +348,9 @@ impl Report {
             writeln!(out, "at rest       {:.4} cores", rest.cores)?;
         }
         self.load.write(out)?;
+        if let Some(soak) = &self.soak {
+            out.push_str(&soak.text());
+        }
         for fault in &self.load.faults {
             writeln!(out, "INVALID       {fault}")?;
         }
@@ -550,6 +559,7 @@ mod tests {
             before: Some(Snapshot::default()),
             window,
             memory: Some((1_000_000, 3_000_000)),
+            soak: None,
             server: ([127, 0, 0, 1], 3000).into(),
         }
     }

@@ -8,17 +8,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::{AbortHandle, JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::dtls::Identity;
 use crate::live::{Live, View};
 use crate::peer::{self, Crew, Joins};
 use crate::phases::{self, JoinWatch};
-use crate::plan;
+use crate::plan::{self, Scenario};
 use crate::process::Snapshot;
 use crate::report::{Figures, Report};
 use crate::settings::Settings;
+use crate::soak::Soak;
 use crate::stamp::Tracks;
 use crate::tally::{Gauges, Reading, Tally};
 use crate::transport::Measure;
@@ -56,6 +57,10 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
     if settings.pid.is_some() && empty.is_none() {
         return Err("pid: no such process, or not ours to look at".into());
     }
+    let soak = match settings.scenario {
+        Scenario::Soak => Some(Soak::begin(server).await?),
+        _ => None,
+    };
     let tracks = Arc::new(Tracks::default());
     let workers = Workers::start(settings, &tracks)?;
     let (begin, begun) = watch::channel(None);
@@ -72,6 +77,8 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
         begun,
         over,
         joins: RefCell::new(Joins::default()),
+        soak: soak.clone(),
+        silent: RefCell::default(),
     });
     let plans = plan::peers(settings);
     let early = plans.iter().filter(|plan| plan.joins.is_none()).count() as u64;
@@ -89,7 +96,13 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
         return Err(format!("nobody could join: {reasons}").into());
     }
     sleep(settings.warmup).await;
+    let watch = soak.as_ref().map(|soak| disturb(soak, &crew));
     let (before, window) = measure(settings, &workers, &begin, live).await;
+    if let (Some(soak), Some(watch)) = (&soak, watch) {
+        watch.abort();
+        soak.weigh().await;
+        soak.calm();
+    }
     workers.tell(|| Order::Hush);
     sleep(DRAIN).await;
     let rest = phases::rest(settings.pid, settings.rest).await;
@@ -100,12 +113,47 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
     let _ =
         tokio::time::timeout(GOODBYE, async { while peers.join_next().await.is_some() {} }).await;
     workers.stop();
+    crew.silent.take();
+    let soak = match &soak {
+        Some(soak) => Some(soak.end(tally.spoilt).await),
+        None => None,
+    };
     let joins = crew.joins.take();
     let memory = empty.zip(after).map(|(empty, after)| (empty.resident, after.resident));
     let bursts = crew.tracks.bursts();
-    let figures =
-        Figures { planned, joins, joining, tally, bursts, before, window, rest, memory, server };
+    let figures = Figures {
+        planned,
+        joins,
+        joining,
+        tally,
+        bursts,
+        before,
+        window,
+        rest,
+        memory,
+        soak,
+        server,
+    };
     Ok(Report::new(settings, figures))
+}
+
+/// Lets malformed traffic begin, and the server be weighed at a quarter of the time.
+fn disturb(soak: &Rc<Soak>, crew: &Rc<Crew>) -> AbortHandle {
+    // Peers send their part themselves.
+    let sent = |settings: &Settings| {
+        let packets = settings.bitrate as f64 / 8.0 / settings.packet as f64 + 50.0;
+        packets * (settings.peers * settings.rooms) as f64
+    };
+    let settings = &crew.settings;
+    soak.disturb(sent(settings) * settings.malformed / 2.0, &settings.server, &crew.room(0));
+    let (soak, quarter, mut begun) = (soak.clone(), settings.seconds / 4, crew.begun.clone());
+    let weigh = tokio::task::spawn_local(async move {
+        if begun.wait_for(Option::is_some).await.is_ok() {
+            sleep(quarter).await;
+            soak.weigh().await;
+        }
+    });
+    weigh.abort_handle()
 }
 
 async fn join_all(crew: &Crew, early: u64, live: &Live, watch: &mut JoinWatch) {
@@ -174,6 +222,7 @@ impl Workers {
                 feedback: settings.feedback,
                 runs: settings.gro,
                 network: settings.network.clone(),
+                spoil: settings.malformed / 2.0,
             };
             let (tracks, sample) = (tracks.clone(), settings.sample);
             let measure = Measure { tracks, sample, counts: false };

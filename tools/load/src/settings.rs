@@ -47,6 +47,8 @@ pub struct Settings {
     pub within: Duration,
     /// Peers replaced per second.
     pub churn: f64,
+    /// Of a soak: malformed datagrams per packet that peers send, half of them from strangers.
+    pub malformed: f64,
     /// How long is measured, and what is waited before.
     pub seconds: Duration,
     /// See `seconds`.
@@ -195,6 +197,9 @@ file! {
     /// Peers replaced per second [default: 1]
     #[arg(long)]
     churn: f64,
+    /// Percent of a soak's traffic that is malformed [default: 10]
+    #[arg(long)]
+    malformed: f64,
     /// Seconds to measure [default: 10]
     #[arg(long)]
     seconds: f64,
@@ -306,6 +311,10 @@ impl File {
             apart: self.apart.unwrap_or(false),
             within: seconds("within", self.within, 1.0)?,
             churn: self.churn.unwrap_or(1.0),
+            malformed: match self.scenario {
+                Some(Scenario::Soak) => self.malformed.unwrap_or(10.0) / 100.0,
+                _ => 0.0,
+            },
             seconds: seconds("seconds", self.seconds, 10.0)?,
             warmup: seconds("warmup", self.warmup, 2.0)?,
             rest: seconds("rest", self.rest, 0.0)?,
@@ -321,7 +330,7 @@ impl File {
             pid: self.pid,
             network,
             limits: Limits {
-                loss: self.max_loss,
+                loss: self.max_loss.or((self.scenario == Some(Scenario::Soak)).then_some(0.0)),
                 p99: self.max_p99,
                 ns_per_packet: self.max_ns_per_packet,
             },
@@ -342,6 +351,7 @@ impl Settings {
         within("publishers", self.publishers as f64, 1.0, 1000.0)?;
         within("joiners", self.joiners as f64, 0.0, MAX_PEERS as f64)?;
         within("churn", self.churn, 0.0, 10_000.0)?;
+        within("malformed", self.malformed * 100.0, 0.0, 1000.0)?;
         within("bitrate", self.bitrate as f64 / 1e3, 10.0, 1e5)?;
         within("audio-bitrate", self.audio_bitrate as f64 / 1e3, 6.0, 510.0)?;
         within("fps", f64::from(self.fps), 1.0, 1000.0)?;

@@ -138,6 +138,20 @@ impl SendBatch {
         self.spans.is_empty()
     }
 
+    /// How many datagrams wait.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// One of the datagrams that wait.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn get(&self, index: usize) -> &[u8] {
+        let (start, len) = self.spans[index];
+        &self.arena[start..start + len]
+    }
+
     /// The datagrams that wait.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.spans.iter().map(|&(start, len)| &self.arena[start..start + len])

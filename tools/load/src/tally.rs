@@ -85,6 +85,8 @@ tally! {
     sent: u64,
     /// Their bytes, sealed.
     sent_bytes: u64,
+    /// Malformed copies sent.
+    spoilt: u64,
     /// Datagrams that the kernel did not take.
     unsent: u64,
     /// Media packets received: copies, repairs and padding too.

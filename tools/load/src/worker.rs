@@ -17,6 +17,7 @@ use slab::Slab;
 
 use crate::clock::{self, MS, SECOND};
 use crate::source::{Source, Spec as SourceSpec};
+use crate::spoil::Spoiler;
 use crate::stamp::Track;
 use crate::stream::Spec as StreamSpec;
 use crate::sys::{self, Epoll, ReceiveBatch, SendBatch};
@@ -72,6 +73,8 @@ pub struct Settings {
     pub runs: bool,
     /// The network between each transport and its socket.
     pub network: Option<Script>,
+    /// Malformed copies of each packet, 0 to 1.
+    pub spoil: f64,
 }
 
 /// Starts a worker on `core`.
@@ -123,6 +126,7 @@ struct Worker {
     transports: Slab<(Name, Transport)>,
     names: HashMap<Name, usize>,
     lines: Option<Lines<Flying>>,
+    spoiler: Option<Spoiler>,
     tally: Tally,
     batch: ReceiveBatch,
     out: SendBatch,
@@ -143,6 +147,7 @@ impl Worker {
     ) -> Self {
         let (slots, room) = if settings.runs { RUN_SLOTS } else { SLOTS };
         Self {
+            spoiler: (settings.spoil > 0.0).then(|| Spoiler::new(settings.spoil, 1)),
             lines: settings.network.clone().map(|script| Lines::new(script, true)),
             settings,
             measure,
@@ -325,6 +330,9 @@ impl Worker {
         if self.out.is_empty() {
             return;
         }
+        if let Some(spoiler) = &mut self.spoiler {
+            self.tally.spoilt += spoiler.spoil(&mut self.out);
+        }
         let (name, transport) = &self.transports[slot];
         let Some(lines) = &mut self.lines else {
             self.tally.unsent += self.out.send(transport.socket.as_fd()) as u64;
@@ -477,6 +485,7 @@ mod tests {
             feedback: Some(Duration::from_millis(50)),
             runs: false,
             network,
+            spoil: 0.0,
         };
         let gauges = Arc::new(Gauges::default());
         let worker = start(settings, measure, taken, gauges, None).expect("a thread");
