@@ -15,6 +15,8 @@ mod admission;
 mod calls;
 mod failures;
 mod figures;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod http;
 pub mod hub;
 pub mod identity;

@@ -228,7 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
 /// What a client sent.
 #[derive(Debug, PartialEq)]
-enum Frame {
+pub(super) enum Frame {
     Request {
         tag: u64,
         method: String,
@@ -244,7 +244,7 @@ enum Frame {
 }
 
 /// The id of a request that is too long to be parsed: clients write it before the data.
-fn first_id(text: &str) -> Option<u64> {
+pub(super) fn first_id(text: &str) -> Option<u64> {
     let head = text.get(1..text.floor_char_boundary(ID_WITHIN))?;
     // An id further inside is another's.
     let head = head.split(['{', '[']).next()?;
@@ -253,7 +253,7 @@ fn first_id(text: &str) -> Option<u64> {
     digits.trim().parse().ok()
 }
 
-fn parse(text: &str) -> Frame {
+pub(super) fn parse(text: &str) -> Frame {
     let Ok(Value::Object(mut frame)) = serde_json::from_str::<Value>(text) else {
         return Frame::Other;
     };
@@ -270,7 +270,7 @@ fn parse(text: &str) -> Frame {
     Frame::Request { tag, method, data }
 }
 
-fn frame(outgoing: Outgoing) -> Value {
+pub(super) fn frame(outgoing: Outgoing) -> Value {
     match outgoing {
         Outgoing::Response { tag, result: Ok(data) } => {
             json!({ "response": true, "id": tag, "ok": true, "data": data })

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 
 /// Feeds `data` to [`produce()`] and [`consume()`], as JSON `{"rtpParameters": …, "rtpCapabilities": …}`.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub fn fuzz(data: &[u8]) {
     if let Ok(message) = serde_json::from_slice::<Value>(data) {
         let part = |name| message.get(name).cloned().unwrap_or_default();

@@ -20,7 +20,7 @@ mod tests;
 mod types;
 
 pub use codec::mime_type_of;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub use fuzz::fuzz;
 pub use types::*;
 

@@ -15,7 +15,7 @@ mod equalise;
 mod feedback;
 mod figures;
 mod forward;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod handshakes;
 mod inbound;

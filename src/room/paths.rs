@@ -200,6 +200,12 @@ pub(super) struct Directory {
 }
 
 impl Directory {
+    /// How many ufrags and addresses are known.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.ufrags.len(), self.addresses.len())
+    }
+
     /// The path that a STUN check names.
     pub(super) fn by_ufrag(&self, ufrag: &[u8]) -> Option<usize> {
         self.ufrags.get(ufrag).copied()

@@ -99,6 +99,12 @@ impl Timers {
         self.prune();
     }
 
+    /// How many deadlines there are.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn count(&self) -> usize {
+        self.due.len()
+    }
+
     /// When at the latest [`Self::pop`] has to be called.
     pub(super) fn next(&self) -> Option<Instant> {
         let first = |heap: &Heap| heap.peek().map(|&Reverse((at, _))| at);

@@ -7,6 +7,8 @@
 //! handshake yields the keys once; they are never replaced in the life of a transport.
 
 pub mod dtls;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod ice;
 pub mod srtp;
 

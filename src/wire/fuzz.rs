@@ -5,13 +5,27 @@
 
 use std::collections::BTreeSet;
 
+use arbitrary::{Arbitrary, Unstructured};
+
 use crate::id::Codec;
 use crate::wire::extension::{AbsSendTime, AudioLevel, Elements, TransportSequence};
 use crate::wire::rtp::{Fields, Header, split_rtx, write_header};
 use crate::wire::{
-    Result, av1, demux, dependency, h264, is_key_frame, rtcp as wire_rtcp, vp8, vp9,
+    MAX_DATAGRAM, Result, av1, demux, dependency, h264, is_key_frame, rtcp as wire_rtcp, vp8, vp9,
 };
 use wire_rtcp::{Compound, FeedbackFields, Packet, TransportCc};
+
+/// A datagram's worth of bytes in a list of operations. They lie together in the fuzzer's input, behind
+/// their length, so that it can copy and compare pieces of packets.
+#[derive(Debug)]
+pub struct Bytes(pub Vec<u8>);
+
+impl<'a> Arbitrary<'a> for Bytes {
+    fn arbitrary(input: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        let len = usize::from(input.arbitrary::<u16>()?) % (MAX_DATAGRAM + 1);
+        Ok(Self(input.bytes(len.min(input.len()))?.to_vec()))
+    }
+}
 
 /// Reads an RTP packet; rewrites its header as forwarding does, and reads it again.
 ///
@@ -257,56 +271,81 @@ fn key_frame_is_well_formed<T>(codec: Codec, payload: &[u8], descriptor: Result<
     assert!(descriptor.is_ok() || !is_key_frame(codec, payload), "{codec:?}");
 }
 
+/// The seed corpora, for tests.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod seeds {
     use std::path::Path;
 
+    /// Letters of the names that libFuzzer gives to what it finds; seeds have names that say what they are.
+    const FOUND_NAME_LEN: usize = 40;
+
     /// The seeds of a target.
-    fn seeds(target: &str) -> Vec<Vec<u8>> {
+    pub fn of(target: &str) -> Vec<Vec<u8>> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
         let files = std::fs::read_dir(folder).expect("the target's corpus");
-        let seeds: Vec<_> =
-            files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
-        assert!(seeds.len() >= 10, "too few seeds for {target}");
-        seeds
+        let paths = files.map(|file| file.expect("a file").path());
+        let seeds =
+            paths.filter(|path| path.file_name().is_some_and(|n| n.len() != FOUND_NAME_LEN));
+        seeds.map(|path| std::fs::read(path).expect("a seed")).collect()
     }
 
-    /// Runs `body` on every beginning of every seed, and on every seed with one bit flipped.
-    fn sweep(target: &str, body: fn(&[u8])) {
-        for mut seed in seeds(target) {
-            for len in 0..=seed.len() {
-                body(&seed[..len]);
-            }
-            for bit in 0..8 * seed.len() {
-                seed[bit / 8] ^= 1 << (bit % 8);
+    /// Runs `body` on every beginning of every seed, and on every seed with a bit flipped: `bits` of each
+    /// byte, one at a time, beginning with another in each.
+    pub fn sweep(target: &str, bits: usize, body: impl Fn(&[u8])) {
+        let seeds = of(target);
+        assert!(!seeds.is_empty(), "no seeds for {target}");
+        seeds.iter().for_each(|seed| damage(seed, bits, &body));
+    }
+
+    /// The same with one seed.
+    pub fn damage(seed: &[u8], bits: usize, body: impl Fn(&[u8])) {
+        for len in 0..=seed.len() {
+            body(&seed[..len]);
+        }
+        let mut seed = seed.to_vec();
+        for at in 0..seed.len() {
+            for bit in (at..at + bits).map(|bit| bit % 8) {
+                seed[at] ^= 1 << bit;
                 body(&seed);
-                seed[bit / 8] ^= 1 << (bit % 8);
+                seed[at] ^= 1 << bit;
             }
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::seeds::sweep;
+    use super::*;
 
     #[test]
     fn damaged_rtp_never_panics() {
-        sweep("rtp", rtp);
+        sweep("rtp", 8, rtp);
     }
 
     #[test]
     fn damaged_rtcp_never_panics() {
-        sweep("rtcp", rtcp);
+        sweep("rtcp", 8, rtcp);
+    }
+
+    #[test]
+    fn damaged_stun_never_panics() {
+        sweep("stun", 8, crate::wire::stun::fuzz);
     }
 
     #[test]
     fn damaged_payloads_never_panic() {
-        sweep("descriptors", descriptors);
+        sweep("descriptors", 8, descriptors);
     }
 
     #[test]
     fn the_seeds_are_well_formed() {
-        for seed in seeds("rtp") {
+        for seed in seeds::of("rtp") {
             assert!(Header::parse(&seed).is_ok_and(|header| header.payload(&seed).is_ok()));
         }
-        for seed in seeds("rtcp") {
+        for seed in seeds::of("rtcp") {
             assert!(Compound::parse(&seed).unwrap().all(|packet| packet.is_ok()));
         }
     }

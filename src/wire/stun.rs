@@ -362,7 +362,7 @@ fn fingerprint_of(head: &[u8]) -> u32 {
 }
 
 /// The body of a fuzz target: every getter is total, and an answer to what was read can be read.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub fn fuzz(data: &[u8]) {
     let Ok(message) = Message::new_checked(data) else {
         return;

@@ -1,5 +1,7 @@
-//! In steady state, an engine that receives and forwards does not touch the heap.
+//! In steady state, an engine that receives and forwards does not touch the heap; and whoever floods it cannot make it
+//! keep more than it says.
 
+mod floods;
 #[path = "../../benches/rig/mod.rs"]
 mod rig;
 
@@ -24,6 +26,8 @@ use rig::{
 thread_local! {
     /// Allocations of this thread while it is watched; `None`: it is not.
     static WATCHED: Cell<Option<u64>> = const { Cell::new(None) };
+    /// Bytes that this thread has taken and not given back; those of other threads may make it negative.
+    static HELD: Cell<i64> = const { Cell::new(0) };
 }
 
 /// The system's allocator, with a tally.
@@ -32,18 +36,19 @@ struct Tally;
 // SAFETY: hands everything to the system's allocator.
 unsafe impl GlobalAlloc for Tally {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note();
+        note(layout.size() as i64);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        hold(-(layout.size() as i64));
         // SAFETY: as above.
         unsafe { System.dealloc(start, layout) }
     }
 
     unsafe fn realloc(&self, start: *mut u8, layout: Layout, len: usize) -> *mut u8 {
-        note();
+        note(len as i64 - layout.size() as i64);
         // SAFETY: as above.
         unsafe { System.realloc(start, layout, len) }
     }
@@ -52,9 +57,21 @@ unsafe impl GlobalAlloc for Tally {
 #[global_allocator]
 static TALLY: Tally = Tally;
 
-fn note() {
+fn note(bytes: i64) {
     // A thread that ends has no tally any more.
     let _ = WATCHED.try_with(|watched| watched.set(watched.get().map(|count| count + 1)));
+    hold(bytes);
+}
+
+fn hold(bytes: i64) {
+    let _ = HELD.try_with(|held| held.set(held.get() + bytes));
+}
+
+/// By how many bytes `work` lets what is held grow.
+fn growth(work: impl FnOnce()) -> i64 {
+    let before = HELD.get();
+    work();
+    HELD.get() - before
 }
 
 /// What `work` returns, and how often it allocated.

@@ -31,7 +31,7 @@ use crate::peer::Peer;
 use crate::view::{Arrivals, Order, View};
 
 /// Making a certificate takes longer than most simulations.
-static IDENTITY: LazyLock<Arc<Identity>> =
+pub static IDENTITY: LazyLock<Arc<Identity>> =
     LazyLock::new(|| Arc::new(Identity::generate().expect("a certificate")));
 
 /// How long a sleeping shard lets feedback wait.
@@ -66,6 +66,8 @@ pub struct World {
     /// RTP, then RTCP, that reached shards, and that left them.
     pub reached: [Flow; 2],
     pub left: [Flow; 2],
+    /// What left the server for anybody else.
+    pub to_others: Vec<(SocketAddr, Vec<u8>)>,
     ids: u128,
     order: Order,
 }
@@ -147,6 +149,7 @@ impl World {
             bytes_to: BTreeMap::new(),
             reached: Default::default(),
             left: Default::default(),
+            to_others: Vec::new(),
             remb_only: false,
             ids: u128::from(seed) << 64,
             order: 0,
@@ -333,6 +336,13 @@ impl World {
         });
     }
 
+    /// Hands a shard a parcel as if it came `from` another, past its queue.
+    pub fn hand_over(&mut self, shard: usize, from: ShardId, note: Note, packet: &[u8]) {
+        let (now, mut parcel) = (self.now, Box::<Parcel>::default());
+        parcel.fill(note, packet);
+        self.with_engine(shard, |engine, out| engine.receive_parcels(now, from, &[parcel], out));
+    }
+
     /// A peer sends one datagram of its own through the network.
     pub fn send(&mut self, peer: usize, datagram: &[u8]) {
         let Peer { address, shard, .. } = self.peers[peer];
@@ -458,6 +468,8 @@ impl World {
                 self.peers[peer].overhear(&bytes, self.order);
                 *self.bytes_to.entry(peer).or_default() += bytes.len() as u64;
                 self.network.send(self.now, to, own, Node::Peer(peer), &bytes);
+            } else {
+                self.to_others.push((to, bytes));
             }
         }
         for (to, parcel) in out.parcels {

@@ -209,6 +209,23 @@ fn malformed_requests_name_the_field() {
     }
 }
 
+/// An empty list killed mediasoup's worker (#537): a peer without a certificate's hash is nobody.
+#[test]
+fn mediasoup_537_empty_fingerprints_are_refused() {
+    let mut lab = Lab::new(1);
+    let mut ada = lab.join("r", "ada");
+    let transport = lab.transport(&mut ada);
+    lab.forget_commands();
+    for role in ["server", "client", "auto"] {
+        let dtls = json!({ "role": role, "fingerprints": [] });
+        let call = json!({ "transportId": transport, "dtlsParameters": dtls });
+        let refusal = lab.refusal(&mut ada, "connectTransport", call);
+        assert_eq!(refusal.status, 400);
+        assert!(refusal.reason.contains("dtlsParameters.fingerprints"), "{}", refusal.reason);
+    }
+    assert_eq!(lab.commands(0), [""; 0]);
+}
+
 #[test]
 fn a_method_that_does_not_exist_is_a_404() {
     let mut lab = Lab::new(1);

@@ -5,6 +5,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use super::{FrameInfo, Kind, Layer, PictureIds, Selector, Structure, Verdict};
 use crate::id::Codec;
 use crate::wire::dependency;
+use crate::wire::fuzz::Bytes;
 use crate::wire::seq::SeqNo;
 
 /// What happens to a consumer.
@@ -13,7 +14,7 @@ enum Step {
     /// A wish for layers.
     Target(Option<(u8, u8)>),
     /// A packet, `ahead` of the one before.
-    Packet { encoding: u8, ahead: i8, marker: bool, payload: Vec<u8>, element: Option<Vec<u8>> },
+    Packet { encoding: u8, ahead: i8, marker: bool, payload: Bytes, element: Option<Bytes> },
 }
 
 /// Takes `data` as the codec, and as a consumer's wishes and packets.
@@ -35,7 +36,8 @@ pub fn layers(data: &[u8]) {
                 selector.set_target(target.map(layer));
                 assert_eq!(selector.target().is_some(), target.is_some());
             }
-            Step::Packet { encoding, ahead, marker, mut payload, element } => {
+            Step::Packet { encoding, ahead, marker, payload, element } => {
+                let (mut payload, element) = (payload.0, element.map(|element| element.0));
                 let index = usize::from(encoding % 3);
                 seqs[index].0 = seqs[index].0.saturating_add_signed(ahead.into());
                 let structure = &mut structures[index];
@@ -80,6 +82,11 @@ fn rewrite_targets(element: &[u8], structure: Option<&dependency::Structure>) {
 mod tests {
     use rand::rngs::StdRng;
     use rand::{RngCore, SeedableRng};
+
+    #[test]
+    fn damaged_packets_break_nothing() {
+        crate::wire::fuzz::seeds::sweep("layers", 1, super::layers);
+    }
 
     #[test]
     fn random_bytes_break_nothing() {

@@ -21,7 +21,7 @@
 //! ignored from then on.
 
 mod frame;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod pictures;
 mod selector;

@@ -98,6 +98,15 @@ mod tests {
 
     use super::super::testing::{SSRC, rtcp, rtp};
     use super::*;
+    use crate::wire::fuzz::seeds;
+
+    #[test]
+    fn damaged_packets_are_refused() {
+        let seeds = seeds::of("srtp_open");
+        // What is longer only takes longer.
+        let short = seeds.iter().filter(|seed| seed.len() <= 100);
+        short.for_each(|seed| seeds::damage(seed, 1, fuzz));
+    }
 
     #[test]
     fn takes_real_packets() {

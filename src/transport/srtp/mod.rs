@@ -7,7 +7,7 @@
 //! identifier (WebRTC does not use it), encrypted header extensions (RFC 6904, not negotiated).
 
 mod cipher;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod keys;
 mod receiver;

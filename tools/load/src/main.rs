@@ -11,6 +11,7 @@
 mod clock;
 mod dtls;
 mod feedback;
+mod flood;
 mod ice;
 mod live;
 mod offers;

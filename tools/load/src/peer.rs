@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::clock;
 use crate::dtls::{self, Identity, Profile};
-use crate::ice::{self, Agent};
+use crate::ice::{self, Agent, Remote};
 use crate::offers::{self, Encoding, Producing};
 use crate::plan::{Leaving, PeerPlan};
 use crate::protoo::{self, Client, News};
@@ -83,6 +83,8 @@ pub struct Joins {
     pub closed: u64,
     /// The protection profile of the last handshake.
     pub profile: Option<Profile>,
+    /// The server's side of the transports that were made.
+    pub remotes: Vec<Remote>,
 }
 
 /// Why a peer did not join.
@@ -270,7 +272,11 @@ impl Peer {
         check(&shared, &mut agent, to).await?;
         let (crew, offer) = (&self.crew, (library, profile));
         let keys = dtls::handshake(shared, &crew.identity, offer, &created.fingerprints).await?;
-        crew.joins.borrow_mut().profile = Some(keys.profile);
+        {
+            let mut joins = crew.joins.borrow_mut();
+            joins.profile = Some(keys.profile);
+            joins.remotes.push(created.remote);
+        }
         let new = NewTransport {
             socket,
             seal: keys.seal,
@@ -433,7 +439,7 @@ async fn check(
 }
 
 /// Random bytes, from the source that transaction ids come from.
-fn random<const N: usize>() -> [u8; N] {
+pub fn random<const N: usize>() -> [u8; N] {
     let id = stun::agent::TransactionId::new().0;
     std::array::from_fn(|index| id[index % id.len()])
 }

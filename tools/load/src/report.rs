@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use crate::flood::Sent;
 use crate::peer::Joins;
 use crate::phases::{Joining, Phase};
 use crate::process::{Snapshot, Usage};
@@ -45,6 +46,8 @@ pub struct Figures {
     pub soak: Option<Outcome>,
     /// Where signaling was.
     pub server: SocketAddr,
+    /// What strangers sent.
+    pub flood: Option<Sent>,
 }
 
 /// Percentiles in microseconds.
@@ -205,6 +208,7 @@ pub struct Report {
     rest: Option<Phase>,
     load: Own,
     soak: Option<Outcome>,
+    flood: Option<Sent>,
     /// Limits that do not hold.
     broken: Vec<String>,
 }
@@ -244,6 +248,7 @@ impl Report {
             rest: figures.rest,
             load: own(settings, &tally, &window),
             joining: figures.joining,
+            flood: figures.flood,
             joins: Joined {
                 planned: figures.planned,
                 joined: peers,
@@ -350,6 +355,9 @@ impl Report {
         self.load.write(out)?;
         if let Some(soak) = &self.soak {
             out.push_str(&soak.text());
+        }
+        if let Some(flood) = &self.flood {
+            writeln!(out, "strangers     {}", flood.line())?;
         }
         for fault in &self.load.faults {
             writeln!(out, "INVALID       {fault}")?;
@@ -561,6 +569,7 @@ mod tests {
             memory: Some((1_000_000, 3_000_000)),
             soak: None,
             server: ([127, 0, 0, 1], 3000).into(),
+            flood: None,
         }
     }
 

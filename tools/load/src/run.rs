@@ -12,6 +12,7 @@ use tokio::task::{AbortHandle, JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::dtls::Identity;
+use crate::flood::Running;
 use crate::live::{Live, View};
 use crate::peer::{self, Crew, Joins};
 use crate::phases::{self, JoinWatch};
@@ -97,7 +98,13 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
     }
     sleep(settings.warmup).await;
     let watch = soak.as_ref().map(|soak| disturb(soak, &crew));
+    let flood = settings.flood.map(|flood| {
+        let core = settings.cpus.last().copied();
+        flood.start(&crew.joins.borrow().remotes, core)
+    });
+    let flood = flood.transpose()?;
     let (before, window) = measure(settings, &workers, &begin, live).await;
+    let flood = flood.and_then(Running::stop);
     if let (Some(soak), Some(watch)) = (&soak, watch) {
         watch.abort();
         soak.weigh().await;
@@ -133,6 +140,7 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
         memory,
         soak,
         server,
+        flood,
     };
     Ok(Report::new(settings, figures))
 }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use shardcast_impair::script::{Script, Timed};
 
 use crate::dtls::{Library, Profile};
+use crate::flood::{self, Flood};
 use crate::plan::Scenario;
 
 /// One run, complete.
@@ -77,6 +78,8 @@ pub struct Settings {
     pub pid: Option<u32>,
     /// The network between each transport and its socket.
     pub network: Option<Script>,
+    /// Strangers while it is measured.
+    pub flood: Option<Flood>,
     /// Limits that decide the exit code.
     pub limits: Limits,
 }
@@ -239,6 +242,12 @@ file! {
     /// The server's process, for its CPU time and memory
     #[arg(long)]
     pid: u32,
+    /// What strangers send to the server's media ports while it is measured, from addresses in 127.0.0.0/8
+    #[arg(long, value_enum)]
+    flood: flood::Kind,
+    /// Datagrams of strangers per second [default: 50000]
+    #[arg(long)]
+    flood_rate: u32,
     /// Most loss, in percent
     #[arg(long)]
     max_loss: f64,
@@ -329,6 +338,7 @@ impl File {
             cpus,
             pid: self.pid,
             network,
+            flood: self.flood.map(|kind| Flood { kind, rate: self.flood_rate.unwrap_or(50_000) }),
             limits: Limits {
                 loss: self.max_loss.or((self.scenario == Some(Scenario::Soak)).then_some(0.0)),
                 p99: self.max_p99,

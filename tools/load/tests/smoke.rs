@@ -95,6 +95,18 @@ fn a_bad_network_is_repaired() {
 }
 
 #[test]
+fn peers_do_not_notice_strangers() {
+    let server = Server::start();
+    for kind in ["junk", "stun", "hello", "rtp"] {
+        let flood = ["--flood", kind, "--flood-rate", "2000"];
+        let flags = ["--peers", "2", "--bitrate", "500", "--warmup", "1"];
+        let report = server.report(&[&flags[..], &flood].concat());
+        assert_good(&report, 3);
+        assert!(report["flood"]["datagrams"].as_u64() > Some(100), "{report}");
+    }
+}
+
+#[test]
 fn a_storm_and_a_churn_come_and_go() {
     let server = Server::start();
     let storm = ["--scenario", "storm", "--peers", "2", "--joiners", "10", "--within", "0.5"];
