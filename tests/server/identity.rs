@@ -12,7 +12,8 @@ use crate::process::{Server, run};
 use crate::socketio::Client;
 
 /// Every route that asks for a token, in an order in which all succeed where there is a peer `p`.
-const ROUTES: [(&str, &str, &str); 9] = [
+const ROUTES: [(&str, &str, &str); 10] = [
+    ("GET", "/metrics", ""),
     ("GET", "/api/rooms", ""),
     ("POST", "/api/rooms", r#"{"roomId":"new"}"#),
     ("GET", "/api/rooms/r", ""),

@@ -118,9 +118,9 @@ fn holdings(out: &mut Writer<'_>) {
         |s| s.rooms.measured_lines,
     );
     out.gauges(
-        "shardcast_estimated_bandwidth_bits_per_second",
+        "shardcast_estimated_bandwidth_bytes_per_second",
         "Estimated bandwidth towards the clients, all estimated transports together",
-        |s| s.rooms.estimated_bitrate,
+        |s| s.rooms.estimated_bitrate / 8,
     );
 }
 
