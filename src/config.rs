@@ -4,6 +4,7 @@
 //! environment again.
 
 mod http;
+mod media;
 mod metrics;
 mod rooms;
 
@@ -18,6 +19,7 @@ use std::thread::available_parallelism;
 use clap::Parser;
 use tracing::level_filters::LevelFilter;
 
+pub use self::media::MediaLimits;
 pub use self::rooms::RoomLimits;
 pub use http::{Http, Limits, Network, Origins, TlsFiles};
 pub use metrics::Metrics;
@@ -52,6 +54,8 @@ pub struct Config {
     pub rooms: RoomLimits,
     /// How HTTP, WebSocket and Socket.IO are served.
     pub http: Http,
+    /// How much of a shard one peer, or strangers, may take.
+    pub media_limits: MediaLimits,
 }
 
 /// `NODE_ENV`.
@@ -145,6 +149,8 @@ struct Settings {
     rooms: rooms::RoomSettings,
     #[command(flatten)]
     http: http::HttpSettings,
+    #[command(flatten)]
+    media: media::MediaSettings,
 }
 
 impl Settings {
@@ -172,6 +178,7 @@ impl Settings {
             auth_keys_file: self.auth_keys_file.filter(|path| !path.as_os_str().is_empty()),
             rooms: self.rooms.validate()?,
             http: self.http.validate()?,
+            media_limits: self.media.validate()?,
         })
     }
 }
@@ -214,6 +221,7 @@ fn choose<T: Copy>(
     Err(unusable(variable, value, format!("one of {}", allowed.join(", "))))
 }
 
+/// A whole number in a range.
 fn number<T: FromStr + PartialOrd + Display>(
     variable: &'static str,
     value: &str,
@@ -333,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_complaint_is_one_line_with_variable_value_and_what_is_allowed() {
-        let cases: [(&[&str], &str); 13] = [
+        let cases: [(&[&str], &str); 15] = [
             (&["--node-env", "test"], "NODE_ENV=\"test\""),
             (&["--http-port", "65536"], "HTTP_PORT=\"65536\""),
             (&["--http-ip", "localhost\n"], "HTTP_IP=\"localhost\\n\""),
@@ -347,6 +355,8 @@ mod tests {
             (&["--max-rooms", "0"], "MAX_ROOMS=\"0\""),
             (&["--empty-room-timeout", "soon"], "EMPTY_ROOM_TIMEOUT=\"soon\""),
             (&["--max-consumers-per-peer", "2049"], "MAX_CONSUMERS_PER_PEER=\"2049\""),
+            (&["--max-producer-bitrate", "0"], "MAX_PRODUCER_BITRATE=\"0\""),
+            (&["--max-addresses-per-transport", "65"], "MAX_ADDRESSES_PER_TRANSPORT=\"65\""),
         ];
         for (arguments, start) in cases {
             let line = complaint(arguments);

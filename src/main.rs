@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shardcast::config::{self, Config, Environment, IoBackend, Metrics, Stop};
+use shardcast::config::{self, Config, Environment, IoBackend, MediaLimits, Metrics, Stop};
 use shardcast::control::identity::{Identity, KeyFile};
 use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
@@ -14,7 +14,9 @@ use shardcast::control::supervisor::Supervisor;
 use shardcast::control::tls::Certificates;
 use shardcast::control::{Control, Order, PING_INTERVAL, logs, runtime};
 use shardcast::shard::mailbox::{Mailbox, dtls};
-use shardcast::shard::{self, Backend, Running, Shards, ShardsConfig, StartError};
+use shardcast::shard::{
+    self, Backend, Limits, Running, Shards, ShardsConfig, StartError, TransportLimits,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::{debug, error, info, warn};
@@ -35,6 +37,10 @@ fn main() -> ExitCode {
         }
     };
     logs::start(&config);
+    logs::tell_panics();
+    if cfg!(feature = "test-hooks") {
+        warn!("Built for tests: whoever reaches a media port can stop its shard");
+    }
     match shard::raise_descriptor_limit() {
         Ok(limit) => debug!(limit, "Descriptors that may be open at a time"),
         Err(error) => warn!(%error, "Cannot raise the limit of open descriptors"),
@@ -177,6 +183,16 @@ fn shards(config: &Config) -> ShardsConfig {
             IoBackend::Uring => Backend::Uring,
             IoBackend::Mmsg => Backend::Mmsg,
         },
+        limits: limits(&config.media_limits),
+    }
+}
+
+fn limits(given: &MediaLimits) -> Limits {
+    Limits {
+        producer_bitrate: Some(given.producer_bitrate),
+        ssrcs: given.ssrcs,
+        stranger_checks: given.stranger_checks,
+        transport: TransportLimits { addresses: given.addresses, hellos: given.dtls_attempts },
     }
 }
 

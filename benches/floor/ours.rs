@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shardcast::id::MediaKind;
 use shardcast::shard::mailbox::dtls::Identity;
-use shardcast::shard::{Backend, Shards, ShardsConfig, start};
+use shardcast::shard::{Backend, Limits, Shards, ShardsConfig, start};
 use shardcast::transport::srtp::Profile;
 
 use crate::load::{Answer, Scenario, Target, Write};
@@ -29,7 +29,8 @@ pub struct Shard {
 impl Shard {
     pub fn start(scenario: Scenario, backend: Backend, twcc: bool, peers: &[SocketAddr]) -> Self {
         let bind = Ipv4Addr::LOCALHOST.into();
-        let config = ShardsConfig { workers: 1, ports: 20_000..=30_000, bind, backend };
+        let (ports, limits) = (20_000..=30_000, Limits::default());
+        let config = ShardsConfig { workers: 1, ports, bind, backend, limits };
         let identity = Arc::new(Identity::generate().expect("a certificate"));
         let shards = start(&config, identity).expect("a shard");
         let mailbox = &shards.mailboxes[0];

@@ -169,7 +169,7 @@ impl Rooms {
         }
         self.a_shard_lives()?;
         let Some(port) = self.shards.get(usize::from(shard.0)).map(|shard| shard.port) else {
-            return Err(Refusal::new(503, "the shard of this peer is gone"));
+            return Err(Refusal::new(503, "the shard of this peer is being started anew"));
         };
         let id = TransportId::random();
         let ice = self.secrets.credentials();

@@ -129,11 +129,7 @@ impl Inbox {
                     Some(message) => handle(&mut rooms, message),
                 },
                 event = events.recv(), if shards_run => match event {
-                    Some(ShardEvent::Told(shard, event)) => rooms.shard_event(shard, event),
-                    Some(ShardEvent::Snapshot { shard, token, snapshot }) => {
-                        rooms.snapshot_came(shard, token, snapshot);
-                    }
-                    Some(ShardEvent::Failed(shard)) => rooms.shard_failed(shard),
+                    Some(event) => handle_shard(&mut rooms, event),
                     None => {
                         error!("All shards have ended: no media flows any more");
                         shards_run = false;
@@ -170,6 +166,18 @@ async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+fn handle_shard(rooms: &mut Rooms, event: ShardEvent) {
+    match event {
+        ShardEvent::Told(shard, event) => rooms.shard_event(shard, event),
+        ShardEvent::Snapshot { shard, token, snapshot } => {
+            rooms.snapshot_came(shard, token, snapshot);
+        }
+        ShardEvent::Stuck(_) => rooms.shard_stuck(),
+        ShardEvent::Failed(shard) => rooms.shard_failed(shard),
+        ShardEvent::Restarted(mailbox) => rooms.shard_restarted(mailbox),
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::config::RoomLimits;
+use crate::control::failures::ShardFaults;
 use crate::control::identity::{Grants, Identity, Sources};
 use crate::control::idle::EmptyRooms;
 use crate::control::limits::{Limit, LimitsMet};
@@ -37,6 +38,7 @@ pub struct Rooms {
     pub(super) announced: Announced,
     pub(super) shards: Vec<Mailbox>,
     pub(super) loads: Vec<Load>,
+    pub(super) faults: ShardFaults,
     pub(super) sessions: BTreeMap<SessionId, Session>,
     pub(super) rooms: BTreeMap<RoomId, Room>,
     pub(super) transports: HashMap<TransportId, Transport>,
@@ -140,6 +142,7 @@ impl Rooms {
             announced,
             scrapes: Scrapes::new(shards.len()),
             loads: vec![Load::default(); shards.len()],
+            faults: ShardFaults::default(),
             shards,
             sessions: BTreeMap::new(),
             rooms: BTreeMap::new(),

@@ -144,7 +144,16 @@ impl Rooms {
         self.tell(home, command);
     }
 
-    fn set_speaker(&mut self, id: &RoomId, speaker: Option<PeerId>) {
+    /// The home shard has forgotten what it was asked.
+    pub(super) fn ask_for_levels_anew(&mut self, id: &RoomId) {
+        if let Some(room) = self.rooms.get_mut(id) {
+            room.listeners.asked = None;
+            self.ask_for_levels(id);
+        }
+    }
+
+    /// Tells everyone in the room who speaks, if that has changed.
+    pub(super) fn set_speaker(&mut self, id: &RoomId, speaker: Option<PeerId>) {
         let Some(room) = self.rooms.get_mut(id) else { return };
         if room.speaker == speaker {
             return;

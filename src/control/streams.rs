@@ -72,6 +72,7 @@ impl Rooms {
         match event {
             Event::TransportConnected(id) => self.transport_connected(id),
             Event::TransportClosed { id, reason } => self.close_transport(id, reason.name()),
+            Event::ProducerFailed(id) => self.producer_failed(id),
             Event::LayersChanged { id, layers } => self.layers_changed(id, layers),
             Event::ConsumerScore { id, score, producer_score, producer_scores } => {
                 self.consumer_scored(id, score, producer_score, &producer_scores);

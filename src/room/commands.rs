@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use crate::id::{ConsumerId, Extension, ProducerId, ShardId, TransportId};
 use crate::room::consumer::Consumer;
+use crate::room::faults::Spot;
+use crate::room::limits::producer_budget;
 use crate::room::paths::Path;
 use crate::room::producer::{Producer, Route, Source};
 use crate::room::spec::{Command, ConsumerSpec, Event, ProducerSpec, What, Why};
@@ -16,9 +18,18 @@ use crate::wire::seq::SeqNo;
 impl Engine {
     /// Carries out a command of control. [`Command::Shutdown`] closes every transport.
     pub fn command(&mut self, now: Instant, command: Command, out: &mut impl Outbox) {
+        self.guarded(now, out, |engine, out| {
+            engine.work.about = engine.about_command(&command);
+            engine.work.pass(Spot::Command);
+            engine.carry_out(now, command, out);
+        });
+    }
+
+    fn carry_out(&mut self, now: Instant, command: Command, out: &mut impl Outbox) {
         match command {
             Command::AddTransport { id, ice } => {
-                let transport = Transport::new(ice, self.identity.clone());
+                let (identity, limits) = (self.identity.clone(), self.limits.transport);
+                let transport = Transport::new(ice, identity).with_limits(limits);
                 self.add_path(now, id, transport, out);
             }
             Command::AddPresetTransport { id, ice, remote, keys } => {
@@ -162,6 +173,7 @@ impl Engine {
     fn add_producer(&mut self, now: Instant, spec: &ProducerSpec) {
         let Some(&path_key) = self.path_keys.get(&spec.transport) else { return };
         let key = self.insert_producer(now, spec, Source::Transport(path_key));
+        self.producers[key].budget = self.limits.producer_bitrate.map(producer_budget);
         let path = &mut self.paths[path_key];
         path.producers.push(key);
         for extension in Extension::ALL {
@@ -224,7 +236,7 @@ impl Engine {
         }
     }
 
-    fn remove_producer(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
+    pub(super) fn remove_producer(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         self.silence(now, key, out);
         let consumers = std::mem::take(&mut self.producers[key].consumers);
         consumers.into_iter().for_each(|consumer| self.remove_consumer(now, consumer));

@@ -15,10 +15,14 @@ named!(
         UnknownUfrag = "unknownUfrag",
         /// Media, DTLS or RTCP from an address that passed no STUN check.
         UnknownAddress = "unknownAddress",
+        /// STUN from an address that has not passed a check, beyond those that are looked at in a second.
+        TooManyStrangers = "tooManyStrangers",
         /// STUN that is malformed or fails its integrity check.
         BadStun = "badStun",
         /// DTLS before an authenticated STUN check.
         EarlyDtls = "earlyDtls",
+        /// A ClientHello beyond those that a transport may be sent.
+        TooManyHellos = "tooManyHellos",
         /// DTLS that the handshake refused.
         BadDtls = "badDtls",
         /// DTLS while too much of it waits to be worked off.
@@ -39,6 +43,8 @@ named!(
         MalformedRtcp = "malformedRtcp",
         /// RTP that belongs to no producer (yet).
         UnknownSsrc = "unknownSsrc",
+        /// RTP beyond what a producer may send.
+        ProducerBitrate = "producerBitrate",
         /// No room in the send arena.
         OutboxFull = "outboxFull",
         /// No room in the queue to another shard.
@@ -74,6 +80,10 @@ pub struct Counters {
     pub handshakes_begun: u64,
     /// From a transport's first datagram of DTLS to its keys, in milliseconds, by [`HANDSHAKE_BOUNDS`].
     pub handshake_times: Histogram<{ HANDSHAKE_BOUNDS.len() }>,
+    /// Addresses of transports that had to make room for others.
+    pub addresses_displaced: u64,
+    /// Panics that were contained.
+    pub panics: u64,
     closed: [u64; CloseReason::ALL.len()],
 }
 
@@ -124,6 +134,8 @@ impl fmt::Debug for Counters {
         map.entry(&"rtp_in", &self.rtp_in).entry(&"rtp_out", &self.rtp_out);
         map.entry(&"rtx_out", &self.rtx_out);
         map.entry(&"key_frame_requests", &self.key_frame_requests);
+        map.entry(&"addresses_displaced", &self.addresses_displaced);
+        map.entry(&"panics", &self.panics);
         for reason in Drop::ALL.iter().copied().filter(|reason| self.dropped(*reason) > 0) {
             map.entry(&reason, &self.dropped(reason));
         }

@@ -170,6 +170,7 @@ impl Engine {
         let Some(ssrc) = wanted.ssrc else { return };
         let path = &mut self.paths[path_key];
         let (Some(to), Some(buffer)) = (path.transport.remote(), out.datagram()) else { return };
+        self.work.writing = Some(path_key);
         let written = if feedback.pli {
             wanted.requests.plis += 1;
             self.counters.asking.plis += 1;
@@ -187,6 +188,7 @@ impl Engine {
             path.meters.rtcp_sent.add(len);
             self.counters.key_frame_requests += 1;
         }
+        self.work.writing = None;
     }
 
     /// A receiver has seen our SSRC: it needs the MID no longer, and its answer to our last report tells

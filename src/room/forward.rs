@@ -7,6 +7,7 @@ use crate::media::bandwidth::SentKind;
 use crate::media::layers::{FrameInfo, PayloadShift, Structure};
 use crate::room::consumer::{Admitted, Consumer};
 use crate::room::counters::Drop;
+use crate::room::faults::Spot;
 use crate::room::paths::Path;
 use crate::room::producer::Producer;
 use crate::room::replay;
@@ -189,6 +190,8 @@ impl Engine {
         let mut wanted = 0_u8;
         for &key in &producer.consumers {
             let consumer = &mut self.consumers[key];
+            self.work.writing = Some(consumer.transport);
+            self.work.pass(Spot::Forward);
             let path = &mut self.paths[consumer.transport];
             if !path.transport.is_connected() {
                 continue;
@@ -229,6 +232,7 @@ impl Engine {
                 wanted |= 1 << encoding.min(7);
             }
         }
+        self.work.writing = None;
         for encoding in (0..8).filter(|encoding| wanted & 1 << encoding != 0) {
             self.wish_key_frame(now, producer_key, encoding, out);
         }

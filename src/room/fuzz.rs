@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use arbitrary::{Arbitrary, Unstructured};
 
 use super::parcel::Parcel;
-use super::paths::MAX_ROUTES;
 use super::spec::{Command, Event, ProducerSpec, StatsOf};
 use super::{DATAGRAM_ROOM, Datagram, Engine, Outbox};
 use crate::id::{Codec, ConsumerId, PayloadType, RoomKey, ShardId, Ssrc, TransportId};
@@ -466,7 +465,7 @@ impl World {
             assert_eq!(engine.consumer_keys.len(), engine.consumers.len());
             let (user_names, addresses) = engine.directory.sizes();
             assert!(user_names <= 2 * paths && addresses <= MAX_REMOTES * paths);
-            assert!(engine.paths.iter().all(|(_, path)| path.routes.len() <= MAX_ROUTES));
+            assert!(engine.paths.iter().all(|(_, path)| path.routes.len() <= engine.limits.ssrcs));
             assert!(engine.timers.count() <= MAX_TIMERS * (paths + streams) + 2);
         }
     }

@@ -61,6 +61,7 @@ impl Engine {
             return;
         };
         let Some(&key) = self.path_keys.get(&id) else { return };
+        self.begin_work(key);
         let path = &mut self.paths[key];
         path.waiting_dtls -= 1;
         match path.transport.receive_dtls(now, from, &datagram) {

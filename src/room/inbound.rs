@@ -6,9 +6,10 @@ use std::time::Instant;
 use crate::id::{Codec, Extension, MediaKind, Mid, Rid, ShardId};
 use crate::media::arrivals::Arrivals;
 use crate::room::equalise::equalise;
+use crate::room::faults::{About, Spot};
 use crate::room::forward::{Arrival, Opened};
 use crate::room::parcel::{Note, Parcel};
-use crate::room::paths::{MAX_ROUTES, Path};
+use crate::room::paths::Path;
 use crate::room::producer::{Labels, Route, Stream};
 use crate::room::repair::EXPIRE_INTERVAL;
 use crate::room::reports::FEEDBACK_INTERVAL;
@@ -23,14 +24,14 @@ impl Engine {
     /// Takes the datagrams of one drain, in order of arrival, and forwards what they carry.
     pub fn receive(&mut self, now: Instant, drain: &mut [Datagram<'_>], out: &mut impl Outbox) {
         let mut opened = std::mem::take(&mut self.opened);
-        for (index, datagram) in drain.iter_mut().enumerate() {
-            match classify(datagram.bytes) {
-                Kind::Stun => self.receive_stun(now, datagram.from, datagram.bytes, out),
-                Kind::Dtls => self.keep_dtls(now, datagram.from, datagram.bytes),
-                Kind::Rtcp => self.receive_rtcp(now, datagram, out),
-                Kind::Rtp => opened.extend(self.open(now, index as u32, datagram)),
-                Kind::Unknown => self.counters.drop(Drop::UnknownProtocol),
-            }
+        let mut datagrams = drain.iter_mut().enumerate();
+        // Behind a datagram that led to a panic, work goes on with the next.
+        while datagrams.len() > 0 {
+            self.guarded(now, out, |engine, out| {
+                for (index, datagram) in datagrams.by_ref() {
+                    opened.extend(engine.receive_one(now, index as u32, datagram, out));
+                }
+            });
         }
         let bytes = |packet: &Opened| {
             let start = usize::from(packet.start);
@@ -51,13 +52,20 @@ impl Engine {
         let mut opened = std::mem::take(&mut self.opened);
         let bytes = |packet: &Opened| parcels[packet.datagram as usize].packet();
         for (index, parcel) in parcels.iter().enumerate() {
-            if matches!(parcel.note, Note::Media { .. }) {
-                opened.extend(self.unpack(now, index as u32, parcel));
-            } else {
+            let is_media = matches!(parcel.note, Note::Media { .. });
+            if !is_media {
                 // What it tells holds from here on.
                 self.forward_all(now, &mut opened, bytes, out);
-                self.heed(now, from, parcel.note, out);
             }
+            self.guarded(now, out, |engine, out| {
+                engine.work.about = engine.about_note(&parcel.note);
+                engine.work.pass(Spot::Parcel);
+                if is_media {
+                    opened.extend(engine.unpack(now, index as u32, parcel));
+                } else {
+                    engine.heed(now, from, parcel.note, out);
+                }
+            });
         }
         self.forward_all(now, &mut opened, bytes, out);
         self.opened = opened;
@@ -73,12 +81,51 @@ impl Engine {
     ) {
         // A burst may interleave producers; within one, order of arrival is kept.
         opened.sort_unstable_by_key(|packet| (packet.producer, packet.datagram));
-        for packets in opened.chunk_by_mut(|a, b| a.producer == b.producer) {
-            equalise(packets);
-            self.lend(now, packets, bytes, out);
-            self.forward(now, packets, bytes, out);
+        let mut chunks = opened.chunk_by_mut(|a, b| a.producer == b.producer).peekable();
+        while chunks.peek().is_some() {
+            self.guarded(now, out, |engine, out| {
+                for packets in chunks.by_ref() {
+                    engine.work.about = engine.about_producer(packets[0].producer);
+                    equalise(packets);
+                    engine.lend(now, packets, bytes, out);
+                    engine.forward(now, packets, bytes, out);
+                }
+            });
         }
         opened.clear();
+    }
+
+    /// Takes one datagram; gives it back opened if it is to be forwarded.
+    fn receive_one(
+        &mut self,
+        now: Instant,
+        index: u32,
+        datagram: &mut Datagram<'_>,
+        out: &mut impl Outbox,
+    ) -> Option<Opened> {
+        self.work.about = About::Nobody;
+        match classify(datagram.bytes) {
+            Kind::Stun => self.receive_stun(now, datagram.from, datagram.bytes, out),
+            Kind::Dtls => self.keep_dtls(now, datagram.from, datagram.bytes),
+            Kind::Rtcp => self.receive_rtcp(now, datagram, out),
+            Kind::Rtp => return self.open(now, index, datagram),
+            Kind::Unknown => self.counters.drop(Drop::UnknownProtocol),
+        }
+        None
+    }
+
+    /// Whose affair a parcel is.
+    fn about_note(&self, note: &Note) -> About {
+        match *note {
+            Note::Empty => About::Nobody,
+            Note::Media { producer, .. }
+            | Note::CaughtUp { producer }
+            | Note::SenderReport { producer, .. }
+            | Note::Muted { producer, .. }
+            | Note::KeyFrameWish { producer, .. }
+            | Note::LayersWanted { producer, .. } => self.about_producer_named(producer),
+            Note::Loudness { room, .. } => About::Room(room),
+        }
     }
 
     /// Reads a parcel's packet. `None` if it is not to be forwarded now.
@@ -139,6 +186,11 @@ impl Engine {
         let Some(key) = self.directory.by_ufrag(ufrag) else {
             return self.counters.drop(Drop::UnknownUfrag);
         };
+        self.begin_work(key);
+        // Spoofed addresses cost their senders nothing, and each check an HMAC.
+        if self.directory.by_address(from).is_none() && !self.strangers.allow(now) {
+            return self.counters.drop(Drop::TooManyStrangers);
+        }
         let Some(answer) = out.datagram() else { return self.counters.drop(Drop::OutboxFull) };
         let path = &mut self.paths[key];
         match path.transport.receive_stun(now, from, datagram, answer) {
@@ -146,6 +198,7 @@ impl Engine {
             Ok(len) => out.send(len, from),
             Err(rejected) => return self.counters.drop(reason(rejected)),
         }
+        self.counters.addresses_displaced += u64::from(path.transport.take_displaced());
         self.directory.checked(key, path, from);
         self.settle(now, key, out);
     }
@@ -154,6 +207,7 @@ impl Engine {
         let Some(key) = self.directory.by_address(datagram.from) else {
             return self.counters.drop(Drop::UnknownAddress);
         };
+        self.begin_work(key);
         let received = datagram.bytes.len();
         match self.paths[key].transport.open_rtcp(datagram.bytes) {
             Ok(len) => {
@@ -171,6 +225,7 @@ impl Engine {
             self.counters.drop(Drop::UnknownAddress);
             return None;
         };
+        self.begin_work(key);
         let path = &mut self.paths[key];
         let received = datagram.bytes.len();
         let srtp = match path.transport.open_rtp(datagram.bytes) {
@@ -186,14 +241,16 @@ impl Engine {
         if record_arrival(path, &srtp.header, packet, datagram.received_at, now) {
             self.timers.schedule(Timer::Feedback(key), now + FEEDBACK_INTERVAL);
         }
-        let Some(route) = self.route(key, &srtp.header, packet) else {
-            self.counters.drop(Drop::UnknownSsrc);
-            return None;
-        };
+        let route = self.route(key, &srtp.header, packet)?;
         let meters = &mut self.paths[key].meters;
         match route.stream {
             Stream::Media => meters.rtp_received.add(received, now),
             Stream::Rtx => meters.rtx_received.add(received, now),
+        }
+        let budget = &mut self.producers[route.producer].budget;
+        if budget.as_mut().is_some_and(|budget| !budget.allow(received, now)) {
+            self.counters.drop(Drop::ProducerBitrate);
+            return None;
         }
         let mut arrival = Arrival {
             datagram: index,
@@ -215,13 +272,35 @@ impl Engine {
         self.note_arrival(now, &datagram.bytes[start..srtp.len], arrival)
     }
 
-    /// Finds where an SSRC leads; a new one is placed by what its packet says about itself.
+    /// A datagram of this transport's peer is to be read.
+    pub(super) fn begin_work(&mut self, key: usize) {
+        self.work.about = About::Path(key);
+        self.work.pass(Spot::Datagram);
+    }
+
+    /// Finds where an SSRC leads; a new one is placed by what its packet says about itself. `None` is a counted
+    /// drop.
     fn route(&mut self, key: usize, header: &Header, packet: &[u8]) -> Option<Route> {
         let path = &mut self.paths[key];
         if let Some(route) = path.routes.get(&header.ssrc) {
             return Some(*route);
         }
-        if path.routes.len() >= MAX_ROUTES || path.is_retired(header.ssrc) {
+        let reason = match self.place(key, header, packet) {
+            Some(_) if self.paths[key].routes.len() >= self.limits.ssrcs => Drop::TooManySsrcs,
+            Some(route) => {
+                self.paths[key].set_route(header.ssrc, route);
+                return Some(route);
+            }
+            None => Drop::UnknownSsrc,
+        };
+        self.counters.drop(reason);
+        None
+    }
+
+    /// Finds the producer to which a packet with a new SSRC says that it belongs.
+    fn place(&self, key: usize, header: &Header, packet: &[u8]) -> Option<Route> {
+        let path = &self.paths[key];
+        if path.is_retired(header.ssrc) {
             return None;
         }
         let labels = labels(path, header, packet);
@@ -232,11 +311,8 @@ impl Engine {
         });
         let route = claims.next()?;
         // Without a MID, a packet that two producers could claim belongs to neither.
-        if labels.mid.is_none() && claims.next().is_some() {
-            return None;
-        }
-        path.set_route(header.ssrc, route);
-        Some(route)
+        let is_clear = labels.mid.is_some() || claims.next().is_none();
+        is_clear.then_some(route)
     }
 
     /// Counts a packet for its encoding and reads what consumers need from it.
@@ -345,6 +421,7 @@ pub(super) fn reason(rejected: Rejected) -> Drop {
     match rejected {
         Rejected::BadStun => Drop::BadStun,
         Rejected::EarlyDtls => Drop::EarlyDtls,
+        Rejected::TooManyHellos => Drop::TooManyHellos,
         Rejected::BadDtls => Drop::BadDtls,
         Rejected::NoKeys => Drop::NoKeys,
         Rejected::Closed => Drop::Closed,

@@ -6,12 +6,14 @@
 //!
 //! A datagram enters in `inbound` ([`Engine::receive`]), finds its transport in `paths` and its
 //! producer in `producer`, and leaves in `forward`, with the numbers that `consumer` gives it. RTCP
-//! is read in `feedback` and written in `reports`; `commands` carries out what control asks.
+//! is read in `feedback` and written in `reports`; `commands` carries out what control asks. `faults` keeps
+//! a panic from costing more than those whom it was about.
 
 mod commands;
 mod consumer;
 mod counters;
 mod equalise;
+mod faults;
 mod feedback;
 mod figures;
 mod forward;
@@ -20,6 +22,7 @@ pub mod fuzz;
 mod handshakes;
 mod inbound;
 mod journal;
+mod limits;
 mod line;
 mod loudest;
 mod pacer;
@@ -50,8 +53,12 @@ use crate::wire::MAX_DATAGRAM;
 use crate::wire::seq::SeqNo;
 use consumer::Consumer;
 pub use counters::{Asked, Counters, Drop};
+pub use faults::Spot;
+use faults::Work;
 use forward::Opened;
 use handshakes::Handshakes;
+pub use limits::Limits;
+use limits::Strangers;
 use parcel::Parcel;
 use paths::{Directory, Path};
 use producer::Producer;
@@ -108,6 +115,9 @@ pub struct Engine {
     counters: Counters,
     /// What transports carried that are gone.
     departed: Flows,
+    work: Work,
+    limits: Limits,
+    strangers: Strangers,
     /// The opened packets of the current drain; kept for its capacity.
     opened: Vec<Opened>,
     /// The numbers of one request for lost packets; kept for its capacity.
@@ -133,9 +143,18 @@ impl Engine {
             events: VecDeque::new(),
             counters: Counters::default(),
             departed: Flows::default(),
+            work: Work::default(),
+            limits: Limits::default(),
+            strangers: Strangers::new(Limits::default().stranger_checks),
             opened: Vec::new(),
             lost: Vec::new(),
         }
+    }
+
+    /// These hold for transports and producers that are made from now on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.strangers = Strangers::new(limits.stranger_checks);
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
@@ -145,30 +164,43 @@ impl Engine {
 
     /// Does what has come due, and one step of the handshakes that wait.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut impl Outbox) {
-        self.advance_handshakes(now, out);
-        while let Some(timer) = self.timers.pop(now) {
-            match timer {
-                Timer::Path(key) => {
-                    if let Some(path) = self.paths.get_mut(key) {
-                        path.transport.handle_timeout(now);
-                        self.settle(now, key, out);
-                    }
+        self.guarded(now, out, |engine, out| engine.advance_handshakes(now, out));
+        let mut is_done = false;
+        // Behind a deadline that led to a panic, work goes on with the next.
+        while !is_done {
+            self.guarded(now, out, |engine, out| {
+                while let Some(timer) = engine.timers.pop(now) {
+                    engine.work.about = engine.about_timer(timer);
+                    engine.work.pass(Spot::Timer);
+                    engine.meet(now, timer, out);
                 }
-                Timer::Feedback(key) => self.send_transport_feedback(now, key, out),
-                Timer::Reports(key) => self.send_reports(now, key, out),
-                Timer::Loudness(key) => self.send_loudness(now, key, out),
-                Timer::Speaker(room) => self.judge(now, room),
-                Timer::Levels(room) => self.tell_levels(now, room),
-                Timer::Repair(key) => self.ask_for_lost(now, key, out),
-                Timer::KeyFrame(key) => self.repeat_key_frame_requests(now, key, out),
-                Timer::Replay(key) => self.replay(now, key, out),
-                Timer::HandOver(key) => self.hand_over_histories(now, key, out),
-                Timer::History(key) => self.expire_histories(now, key),
-                Timer::Allot(key) => self.allot_and_ask(now, key, out),
-                Timer::Line(key) => self.mind_line(now, key, out),
-                Timer::Pace(key) => self.pace(now, key, out),
-                Timer::Wants(key) => self.weigh_wants(now, key, out),
+                is_done = true;
+            });
+        }
+    }
+
+    fn meet(&mut self, now: Instant, timer: Timer, out: &mut impl Outbox) {
+        match timer {
+            Timer::Path(key) => {
+                if let Some(path) = self.paths.get_mut(key) {
+                    path.transport.handle_timeout(now);
+                    self.settle(now, key, out);
+                }
             }
+            Timer::Feedback(key) => self.send_transport_feedback(now, key, out),
+            Timer::Reports(key) => self.send_reports(now, key, out),
+            Timer::Loudness(key) => self.send_loudness(now, key, out),
+            Timer::Speaker(room) => self.judge(now, room),
+            Timer::Levels(room) => self.tell_levels(now, room),
+            Timer::Repair(key) => self.ask_for_lost(now, key, out),
+            Timer::KeyFrame(key) => self.repeat_key_frame_requests(now, key, out),
+            Timer::Replay(key) => self.replay(now, key, out),
+            Timer::HandOver(key) => self.hand_over_histories(now, key, out),
+            Timer::History(key) => self.expire_histories(now, key),
+            Timer::Allot(key) => self.allot_and_ask(now, key, out),
+            Timer::Line(key) => self.mind_line(now, key, out),
+            Timer::Pace(key) => self.pace(now, key, out),
+            Timer::Wants(key) => self.weigh_wants(now, key, out),
         }
     }
 

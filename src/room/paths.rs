@@ -17,10 +17,6 @@ use crate::room::producer::{Route, Stream};
 use crate::transport::Transport;
 use crate::wire::seq::SeqNo;
 
-/// SSRCs that one transport may lead to producers: what a browser sends in a large call (each video
-/// track has up to three encodings with RTX), with room to spare. Others are dropped.
-pub(super) const MAX_ROUTES: usize = 128;
-
 /// SSRCs that were given up for others, whose last packets may still come: more changes within a round trip
 /// than any browser makes.
 const MAX_RETIRED: usize = 16;
@@ -240,6 +236,12 @@ impl Directory {
             path.listed = None;
         }
         self.follow(key, path);
+    }
+
+    /// Forgets the paths of which `is_there` says that they are not there.
+    pub(super) fn retain(&mut self, is_there: impl Fn(usize) -> bool) {
+        self.ufrags.retain(|_, key| is_there(*key));
+        self.addresses.retain(|_, key| is_there(*key));
     }
 
     /// Forgets a path.

@@ -6,6 +6,7 @@ use crate::id::{
     Codec, ExtensionMap, MediaKind, Mid, PayloadType, ProducerId, Rid, RoomKey, ShardId, Ssrc,
 };
 use crate::media::allocation::{Layer, LayerRate};
+use crate::media::budget::Budget;
 use crate::media::clock::SenderClock;
 use crate::media::history::{History, Limits};
 use crate::media::keyframe::KeyFrameRequests;
@@ -60,6 +61,8 @@ pub(super) struct Producer {
     pub(super) payloads: Vec<PayloadSpec>,
     pub(super) extensions: ExtensionMap,
     pub(super) encodings: Vec<Encoding>,
+    /// What it may send, if that is limited.
+    pub(super) budget: Option<Budget>,
     /// Whether a timer is set that lets its histories expire.
     pub(super) expires: bool,
     /// Packets read so far.
@@ -161,6 +164,7 @@ impl Producer {
                 .iter()
                 .map(|encoding| Encoding::new(*encoding, clock_rate, limits, now))
                 .collect(),
+            budget: None,
             expires: false,
             order: 0,
             is_screen: spec.is_screen,

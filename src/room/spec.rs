@@ -278,6 +278,9 @@ pub enum Event {
         /// Why.
         reason: CloseReason,
     },
+    /// A replica is gone from the shard with its consumers: handling its packets failed in a way that was not
+    /// foreseen. Its publisher's transport is to be closed.
+    ProducerFailed(ProducerId),
     /// A consumer's layers have changed.
     LayersChanged {
         /// Which consumer.

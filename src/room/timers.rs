@@ -43,6 +43,13 @@ pub(super) enum Timer {
     Wants(usize),
 }
 
+/// In whose table a timer's key is.
+pub(super) enum Of {
+    Path(usize),
+    Producer(usize),
+    Room(RoomKey),
+}
+
 /// How long after its deadline a patient timer may run, so that one wake-up serves many and most need none of
 /// their own: video of 25 frames/s and more wakes a shard sooner. The shortest interval among them is 100 ms
 /// (feedback to publishers, which Chromium expects every 50 to 250 ms).
@@ -67,6 +74,26 @@ impl Timer {
             | Self::Replay(_)
             | Self::HandOver(_)
             | Self::Pace(_) => false,
+        }
+    }
+
+    /// Whose it is.
+    pub(super) fn of(self) -> Of {
+        match self {
+            Self::Path(key)
+            | Self::Feedback(key)
+            | Self::Reports(key)
+            | Self::Replay(key)
+            | Self::Allot(key)
+            | Self::Line(key)
+            | Self::Pace(key) => Of::Path(key),
+            Self::Loudness(key)
+            | Self::Repair(key)
+            | Self::KeyFrame(key)
+            | Self::HandOver(key)
+            | Self::History(key)
+            | Self::Wants(key) => Of::Producer(key),
+            Self::Speaker(room) | Self::Levels(room) => Of::Room(room),
         }
     }
 }
@@ -103,6 +130,12 @@ impl Timers {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn count(&self) -> usize {
         self.due.len()
+    }
+
+    /// Forgets the timers of which `is_wanted` says no.
+    pub(super) fn retain(&mut self, is_wanted: impl Fn(&Timer) -> bool) {
+        self.due.retain(|timer, _| is_wanted(timer));
+        self.prune();
     }
 
     /// When at the latest [`Self::pop`] has to be called.

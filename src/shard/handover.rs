@@ -134,6 +134,13 @@ impl Inlets {
         self.lanes.iter().all(|lane| lane.filled.is_empty())
     }
 
+    /// Throws away all that is waiting.
+    pub fn clear(&mut self) {
+        for _ in 0..=QUEUE_PARCELS / PARCELS_PER_TURN {
+            self.take(|_, _| ());
+        }
+    }
+
     /// Shows up to [`PARCELS_PER_TURN`] parcels of each shard to `take`, in order, many at once.
     pub fn take(&mut self, mut take: impl FnMut(ShardId, &[Box<Parcel>])) -> Taken {
         let mut all = Taken::default();

@@ -3,6 +3,8 @@
 //! Control holds one [`Mailbox`] per shard. Sending never blocks: commands go through a channel, and an
 //! eventfd wakes the shard where it waits for packets. Events come back through one channel for all shards.
 
+use std::fmt;
+
 pub use super::counters::{BATCH_BOUNDS, DRAIN_BOUNDS, FORWARDING_BOUNDS};
 pub use super::snapshot::Snapshot;
 pub use crate::id::ShardId;
@@ -12,7 +14,7 @@ pub use crate::room::spec::*;
 pub use crate::transport::{CloseReason, dtls, ice};
 
 /// What shards tell control.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub enum ShardEvent {
     /// A shard's event.
     Told(ShardId, Event),
@@ -25,8 +27,12 @@ pub enum ShardEvent {
         /// What it has counted.
         snapshot: Box<Snapshot>,
     },
-    /// A shard has failed, the last that is heard of it: all that was on it is gone.
+    /// A shard stands still; it may go on by itself.
+    Stuck(ShardId),
+    /// A shard has failed: all that was on it is gone for good.
     Failed(ShardId),
+    /// A shard that had failed works again, empty, behind this mailbox instead of the old one.
+    Restarted(Mailbox),
 }
 
 /// Control's end of one shard.
@@ -39,6 +45,14 @@ pub struct Mailbox {
     pub port: u16,
     commands: std::sync::mpsc::Sender<Command>,
     wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = f.debug_struct("Mailbox");
+        parts.field("shard", &self.shard).field("core", &self.core).field("port", &self.port);
+        parts.finish_non_exhaustive()
+    }
 }
 
 impl Mailbox {

@@ -5,7 +5,8 @@
 //! what the rooms have put into the arena (`outbox.rs`). How it waits, receives and sends is the
 //! backend's affair: `uring.rs` or `mmsg.rs`, behind the two traits of `io.rs`. Shards share
 //! nothing but the bounded queues of `handover.rs` and a bell (`wake.rs`). What receivers tell about
-//! arrivals comes in by a socket that wakes nobody (`feedback.rs`).
+//! arrivals comes in by a socket that wakes nobody (`feedback.rs`). One more thread (`supervisor.rs`)
+//! starts those anew that fail, and notices those that stand still.
 //!
 //! Never here: what a packet means. Never per packet: an allocation, a lock, a log line.
 
@@ -14,6 +15,8 @@ mod clock;
 mod counters;
 mod feedback;
 mod handover;
+#[cfg(feature = "test-hooks")]
+mod hooks;
 mod io;
 pub mod mailbox;
 mod mmsg;
@@ -22,6 +25,7 @@ mod probe;
 mod run;
 mod snapshot;
 mod socket;
+mod supervisor;
 mod sys;
 mod threads;
 mod train;
@@ -39,12 +43,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::room::Engine;
+pub use crate::room::Limits;
+pub use crate::transport::Limits as TransportLimits;
 use mailbox::dtls::Identity;
 use mailbox::{Mailbox, ShardEvent};
 
 pub use run::Rooms;
+pub use supervisor::{Threads, Unclean};
 pub use sys::raise_descriptor_limit;
-pub use threads::{Threads, Unclean, start_with};
+pub use threads::start_with;
 
 /// Most shards of a process. Each pair has a queue of its own, so their number grows with the
 /// square.
@@ -61,6 +68,8 @@ pub struct ShardsConfig {
     pub bind: IpAddr,
     /// How they talk to the kernel.
     pub backend: Backend,
+    /// How much of a shard one peer, or strangers, may take.
+    pub limits: Limits,
 }
 
 /// The wish for a way to talk to the kernel (`IO_BACKEND`).
@@ -140,5 +149,11 @@ pub struct Shards {
 
 /// Binds the ports, starts one pinned thread per shard, and returns when all of them are ready.
 pub fn start(config: &ShardsConfig, identity: Arc<Identity>) -> Result<Shards, StartError> {
-    start_with(config, move |shard| Engine::new(shard, identity.clone()))
+    let limits = config.limits;
+    start_with(config, move |shard| {
+        let mut engine = Engine::new(shard, identity.clone());
+        engine.contain_faults();
+        engine.set_limits(limits);
+        engine
+    })
 }

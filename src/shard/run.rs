@@ -139,12 +139,15 @@ impl Reports {
 }
 
 impl<R: Rooms, B: Io> Shard<R, B> {
-    /// Runs until [`Command::Shutdown`], until nobody can send commands any more, or until the
-    /// backend breaks.
+    /// Runs until [`Command::Shutdown`], until nobody can send commands any more, until the
+    /// backend breaks, or until the shard is given up.
     pub fn run(&mut self) -> io::Result<()> {
         let mut running = true;
         while running {
             self.sleep()?;
+            if self.waker.is_given_up() {
+                return Err(io::Error::other("it stood still for too long"));
+            }
             let moment = Moment::read();
             let sent_before = self.counters.sent;
             self.receive(&moment)?;
@@ -183,7 +186,7 @@ impl<R: Rooms, B: Io> Shard<R, B> {
     /// something.
     fn sleep(&mut self) -> io::Result<()> {
         self.waker.about_to_sleep();
-        let timeout = if self.has_mail() {
+        let timeout = if self.has_mail() || self.waker.is_given_up() {
             Some(Duration::ZERO)
         } else {
             let feedback = self.feedback.as_ref().and_then(Feedback::next_look);
@@ -207,6 +210,8 @@ impl<R: Rooms, B: Io> Shard<R, B> {
     fn receive(&mut self, moment: &Moment) -> io::Result<()> {
         let Self { rooms, io, departures, counters, stays, .. } = self;
         io.drain(moment, counters, |drain, sender, counters| {
+            #[cfg(feature = "test-hooks")]
+            super::hooks::obey(drain);
             counters.drains.observe(&DRAIN_BOUNDS, drain.len() as u64);
             drain.iter().for_each(|datagram| stays.begin(datagram.received_at));
             rooms.receive(moment.now, drain, &mut Outbox { departures, sender, counters });

@@ -83,6 +83,11 @@ impl Socket {
         Self { fd, traits: Traits { is_v6, is_connected: false, takes_trains } }
     }
 
+    /// The same socket once more: it stays bound as long as one of them is open.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, traits: self.traits })
+    }
+
     /// One end of a socket pair: for the probe, and for tests that must be able to fill a buffer.
     pub fn paired(end: std::os::unix::net::UnixDatagram) -> Self {
         let traits = Traits { is_v6: false, is_connected: true, takes_trains: false };

@@ -1,27 +1,28 @@
-//! The shards' threads: made, pinned, watched and ended.
+//! The shards' threads: bound, pinned, started and run.
 
 use std::any::Any;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread::{Builder, JoinHandle};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::unbounded_channel;
 
 use super::counters::Counters;
 use super::feedback::{self, Feedback};
 use super::handover::{self, Ends};
 use super::io::{ARENA_LEN, Io, MAX_BATCH};
-use super::mailbox::{Command, Mailbox, ShardEvent};
+use super::mailbox::{Command, Mailbox};
 use super::mmsg::Mmsg;
 use super::outbox::Departures;
 use super::probe;
 use super::run::{Reports, Rooms, Shard};
 use super::snapshot::Stays;
 use super::socket::Socket;
+use super::supervisor::{Kept, Launched, Notice, Ready, Supervisor};
 use super::sys::SendQueue;
 use super::uring::Uring;
 use super::wake::Waker;
@@ -31,53 +32,8 @@ use crate::id::ShardId;
 /// How long the shards that did start get to end when another one did not.
 const CLEAN_UP: Duration = Duration::from_secs(1);
 
-/// The shards' threads: keeps track of them, and ends them. Dropping it lets them run on.
-pub struct Threads {
-    threads: Vec<Thread>,
-    /// Each shard says here how it ended.
-    ended: Receiver<(ShardId, bool)>,
-}
-
-struct Thread {
-    handle: JoinHandle<()>,
-    commands: Sender<Command>,
-    waker: Arc<Waker>,
-}
-
-/// Shards that failed, or had not ended by the deadline.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("shards that did not end well: {0:?}")]
-pub struct Unclean(pub Vec<ShardId>);
-
-impl Threads {
-    /// Whether this shard's thread still runs; `false` after a failure (already logged) or a
-    /// shutdown.
-    pub fn is_running(&self, shard: ShardId) -> bool {
-        self.threads.get(usize::from(shard.0)).is_some_and(|thread| !thread.handle.is_finished())
-    }
-
-    /// Sends [`Command::Shutdown`] to every shard and waits, at most `within`, until all have
-    /// ended. Blocks the calling thread.
-    pub fn shutdown(self, within: Duration) -> Result<(), Unclean> {
-        let deadline = Instant::now() + within;
-        for thread in &self.threads {
-            // One that has ended already has said so.
-            let _ = thread.commands.send(Command::Shutdown);
-            thread.waker.wake();
-        }
-        let mut well = vec![false; self.threads.len()];
-        for _ in 0..self.threads.len() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok((shard, clean)) = self.ended.recv_timeout(left) else { break };
-            well[usize::from(shard.0)] = clean;
-        }
-        let unclean = |(index, clean): (usize, bool)| (!clean).then_some(ShardId(index as u16));
-        let unclean: Vec<_> = well.into_iter().enumerate().filter_map(unclean).collect();
-        if unclean.is_empty() { Ok(()) } else { Err(Unclean(unclean)) }
-    }
-}
-
-/// Like [`super::start`], with rooms of the caller's making, built on each shard's own thread.
+/// Like [`super::start`], with rooms of the caller's making, built on each shard's own thread, in each of
+/// its lives anew.
 pub fn start_with<R: Rooms>(
     config: &ShardsConfig,
     make: impl Fn(ShardId) -> R + Clone + Send + 'static,
@@ -92,52 +48,37 @@ pub fn start_with<R: Rooms>(
     let ends = handover::connect(&wakers);
     let cores = choose_cores(config.workers);
     let (events_in, events) = unbounded_channel();
-    let (end, ended) = mpsc::channel();
+    let (notices_in, notices) = mpsc::channel();
 
-    let mut threads = Threads { threads: Vec::new(), ended };
-    let mut births = Vec::new();
+    let end = notices_in.clone();
+    let launch = move |kept| launch(kept, backend, make.clone(), end.clone());
+    let mut supervisor = Supervisor::new(Box::new(launch), events_in.clone(), notices);
     let parts = sockets.into_iter().zip(wakers).zip(ends).zip(cores);
-    for (index, (((socket, waker), ends), core)) in parts.enumerate() {
-        let id = ShardId(index as u16);
-        let (commands, received) = mpsc::channel();
-        let outside = (commands.clone(), waker.clone(), socket.1);
-        let inside = Inside {
-            id,
-            socket: socket.0,
-            core,
-            ends,
-            waker: waker.clone(),
-            commands: received,
-            events: events_in.clone(),
-        };
-        match launch(inside, backend, make.clone(), end.clone()) {
-            Ok((handle, ready)) => {
-                threads.threads.push(Thread { handle, commands, waker });
-                births.push((id, outside, ready));
-            }
-            Err(error) => return Err(give_up(threads, error)),
+    let kept = parts.zip(0..).map(|(((((socket, port), waker), ends), core), index)| {
+        let (id, events) = (ShardId(index), events_in.clone());
+        Box::new(Kept { id, socket, port, core, ends, waker, events })
+    });
+    match give_birth(&mut supervisor, kept) {
+        Ok(mailboxes) => {
+            let threads = supervisor.watch(notices_in).map_err(StartError::Thread)?;
+            Ok(Shards { mailboxes, events, backend, threads })
+        }
+        Err(error) => {
+            // The error that makes us give up says more than what the others end with.
+            let _ = supervisor.stop(Instant::now() + CLEAN_UP);
+            Err(StartError::Thread(error))
         }
     }
-
-    let mut mailboxes = Vec::new();
-    for (shard, (commands, waker, port), ready) in births {
-        let died = || Err(io::Error::other("a shard ended while it started"));
-        match ready.recv().unwrap_or_else(|_| died()) {
-            Ok(core) => {
-                let wake = Box::new(move || waker.wake());
-                mailboxes.push(Mailbox::new(shard, core, port, commands, wake));
-            }
-            Err(error) => return Err(give_up(threads, error)),
-        }
-    }
-    Ok(Shards { mailboxes, events, backend, threads })
 }
 
-/// Ends the shards that did start.
-fn give_up(threads: Threads, error: io::Error) -> StartError {
-    // The error that made us give up says more than what they end with.
-    let _ = threads.shutdown(CLEAN_UP);
-    StartError::Thread(error)
+/// Starts all threads, then waits until each is at work.
+fn give_birth(
+    supervisor: &mut Supervisor,
+    kept: impl Iterator<Item = Box<Kept>>,
+) -> io::Result<Vec<Mailbox>> {
+    let births: Vec<_> = kept.map(|kept| supervisor.add(kept)).collect::<io::Result<_>>()?;
+    let births = (0..).map(ShardId).zip(births);
+    births.map(|(shard, ready)| supervisor.await_birth(shard, &ready)).collect()
 }
 
 /// One socket per shard, each on the next free port.
@@ -161,88 +102,83 @@ fn choose_cores(shards: usize) -> Vec<Option<CoreId>> {
     (0..shards).map(|index| cores.get(index % cores.len().max(1)).copied()).collect()
 }
 
-/// What a shard's thread is given.
-struct Inside {
-    id: ShardId,
-    socket: Socket,
-    core: Option<CoreId>,
-    ends: Ends,
-    waker: Arc<Waker>,
-    commands: Receiver<Command>,
-    events: UnboundedSender<ShardEvent>,
-}
-
-/// The core that a shard is pinned to, once it is ready.
-type Ready = io::Result<Option<usize>>;
-
-/// Starts a thread; it says `Ready` when it works, and tells `end` how it ended.
+/// Starts a shard's thread. It says `ready` when it works, and the supervisor how it ended.
 fn launch<R: Rooms>(
-    inside: Inside,
+    kept: Box<Kept>,
     backend: Running,
     make: impl Fn(ShardId) -> R + Send + 'static,
-    end: Sender<(ShardId, bool)>,
-) -> io::Result<(JoinHandle<()>, Receiver<Ready>)> {
+    supervisor: Sender<Notice>,
+) -> Result<Launched, (Box<Kept>, io::Error)> {
+    let (commands, received) = mpsc::channel();
     let (ready, is_ready) = mpsc::channel();
-    let (id, events) = (inside.id, inside.events.clone());
+    // What is to be kept must not be lost with a thread that cannot be made.
+    let (hand, handed) = mpsc::channel::<Box<Kept>>();
     let life = move || {
+        let Ok(mut kept) = handed.recv() else { return };
         let outcome = catch_unwind(AssertUnwindSafe(|| match backend {
-            Running::Uring => live(inside, Uring::new, make, &ready),
-            Running::Mmsg => live(inside, Mmsg::new, make, &ready),
+            Running::Uring => live(&mut kept, received, Uring::new, make, &ready),
+            Running::Mmsg => live(&mut kept, received, Mmsg::new, make, &ready),
         }));
         let outcome = outcome.unwrap_or_else(|panic| Err(io::Error::other(text_of(&*panic))));
-        if let Err(error) = &outcome {
-            tracing::error!(shard = id.0, %error, "Shard failed: its peers are cut off");
-            // Nobody listens any more when the process ends.
-            let _ = events.send(ShardEvent::Failed(id));
-        }
         // Nobody waits for it when start-up is given up.
-        let _ = end.send((id, outcome.is_ok()));
+        let _ = supervisor.send(Notice::Ended(kept, outcome));
     };
-    let handle = Builder::new().name(format!("shard-{}", id.0)).spawn(life)?;
-    Ok((handle, is_ready))
+    match Builder::new().name(format!("shard-{}", kept.id.0)).spawn(life) {
+        Ok(_) => {
+            let _ = hand.send(kept);
+            Ok(Launched { commands, ready: is_ready })
+        }
+        Err(error) => Err((kept, error)),
+    }
 }
 
 /// A shard's life, on its own thread.
 fn live<R: Rooms, B: Io>(
-    inside: Inside,
+    kept: &mut Kept,
+    commands: Receiver<Command>,
     open: impl FnOnce(Socket, Arc<Waker>) -> io::Result<B>,
     make: impl FnOnce(ShardId) -> R,
     ready: &Sender<Ready>,
 ) -> io::Result<()> {
-    let Inside { id, socket, core, ends, waker, commands, events } = inside;
-    let core = core.filter(|core| core_affinity::set_for_current(*core));
-    let feedback = open_feedback(id, &socket);
-    let opened = SendQueue::new(MAX_BATCH, ARENA_LEN, socket.traits)
-        .and_then(|queue| Ok((queue, open(socket, waker.clone())?)));
+    let core = kept.core.filter(|core| core_affinity::set_for_current(*core));
+    let feedback = open_feedback(kept.id, &kept.socket);
+    let opened = SendQueue::new(MAX_BATCH, ARENA_LEN, kept.socket.traits)
+        .and_then(|queue| Ok((queue, open(kept.socket.try_clone()?, kept.waker.clone())?)));
     let (queue, io) = match opened {
         Ok(opened) => opened,
         Err(error) => {
+            let again = io::Error::new(error.kind(), error.to_string());
             // `start` reports it.
-            let _ = ready.send(Err(error));
-            return Ok(());
+            let _ = ready.send(Err(again));
+            return Err(error);
         }
     };
-    let departures = Departures { queue, outlets: ends.outlets, broken: None };
+    let rooms = make(kept.id);
+    kept.waker.begin();
+    let Ends { outlets, mut inlets } = std::mem::take(&mut kept.ends);
+    // What was meant for an earlier life.
+    inlets.clear();
     let mut shard = Shard {
-        id,
-        rooms: make(id),
+        id: kept.id,
+        rooms,
         io,
         feedback,
-        departures,
-        inlets: ends.inlets,
-        waker,
+        departures: Departures { queue, outlets, broken: None },
+        inlets,
+        waker: kept.waker.clone(),
         commands,
-        events,
+        events: kept.events.clone(),
         counters: Counters::default(),
         stays: Stays::default(),
         next: None,
         reports: Reports::default(),
     };
     let _ = ready.send(Ok(core.map(|core| core.id)));
-    let outcome = shard.run();
+    let outcome = catch_unwind(AssertUnwindSafe(|| shard.run()));
     let (io, rooms) = (&shard.counters, shard.rooms.counters());
-    tracing::info!(shard = id.0, ?io, ?rooms, "Shard ended");
-    outcome
+    tracing::info!(shard = kept.id.0, ?io, ?rooms, "Shard ended");
+    kept.ends = Ends { outlets: shard.departures.outlets, inlets: shard.inlets };
+    outcome.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// The socket for feedback beside `socket`; without one, feedback wakes the shard.

@@ -1,9 +1,9 @@
-//! Waking a shard that waits for packets, with no system call while it is awake.
+//! Waking a shard that waits for packets, with no system call while it is awake; and seeing that it lives.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use super::sys;
 
@@ -12,12 +12,21 @@ use super::sys;
 pub(super) struct Waker {
     bell: File,
     asleep: AtomicBool,
+    /// Turns of the shard's loop; written by the shard alone.
+    turns: AtomicU64,
+    /// Nobody waits for this shard any more.
+    given_up: AtomicBool,
 }
 
 impl Waker {
     /// A bell for a shard that is awake.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { bell: sys::eventfd()?.into(), asleep: AtomicBool::new(false) })
+        Ok(Self {
+            bell: sys::eventfd()?.into(),
+            asleep: AtomicBool::new(false),
+            turns: AtomicU64::new(0),
+            given_up: AtomicBool::new(false),
+        })
     }
 
     /// Wakes the shard if it sleeps, or is about to. Call it after the queue was written.
@@ -40,6 +49,30 @@ impl Waker {
     /// The shard is awake and will look into its queues before it waits again.
     pub fn awake(&self) {
         self.asleep.store(false, Ordering::Relaxed);
+        self.turns.store(self.turns() + 1, Ordering::Relaxed);
+    }
+
+    /// How often the shard has woken up.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// The shard stood still for too long: should it go on, it is to end instead.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Whether [`Self::give_up`] was called in this life of the shard. To be looked at, like the queues, before it
+    /// waits.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// For a shard that begins anew. A ring from before is heard once more and does no harm.
+    pub fn begin(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+        self.given_up.store(false, Ordering::Relaxed);
     }
 
     /// Silences the bell; blocks if it has not rung.

@@ -14,7 +14,7 @@ use dimpl::DtlsCertificate;
 
 pub(super) use endpoint::{EarlyHellos, Endpoint, Progress};
 pub use framing::MAX_MESSAGE_LEN;
-pub(super) use framing::is_well_formed;
+pub(super) use framing::{is_client_hello, is_well_formed};
 
 /// Time from the first hello to finished; mediasoup's and the Jitsi bridge's value too.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,6 +29,10 @@ const RETRANSMISSIONS: usize = 10;
 /// Datagrams with handshake messages that came too early or in parts. A client's largest flight
 /// (certificate to finished, a message or less per datagram) takes about 8, three copies of it 24.
 const MAX_WAITING: usize = 30;
+/// Datagrams with a ClientHello that a transport may be sent. A client repeats one in two parts, 50 ms apart
+/// and then ever more seldom, some 10 times before [`HANDSHAKE_TIMEOUT`]; and a renegotiation, which nobody
+/// needs, begins with one too.
+pub const MAX_HELLOS: u32 = 40;
 /// Datagrams of ours that wait to be sent: our largest flight takes 2 or 3, copies of it included.
 const MAX_OUTGOING: usize = 10;
 

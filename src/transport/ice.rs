@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::wire::stun::{self, Class, Message, Method, write};
 
-/// Remembered addresses per transport; the least recently confirmed one makes room.
+/// Remembered addresses per transport, unless an operator says otherwise; the least recently confirmed one
+/// makes room.
 pub const MAX_REMOTES: usize = 8;
 /// Silence after which the peer's consent has expired (RFC 7675 §5.1).
 pub const CONSENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,7 +58,10 @@ pub(super) struct Agent {
     /// What a restart replaced; valid until a check with the new ones arrives, so that consent goes on
     /// while signaling carries them to the peer.
     previous: Option<Credentials>,
-    /// In no order; at most [`MAX_REMOTES`].
+    max_remotes: usize,
+    /// Addresses that had to make room, since this was last asked.
+    displaced: u32,
+    /// In no order; at most `max_remotes`.
     remotes: Vec<Remote>,
     selected: Option<SocketAddr>,
     generation: u32,
@@ -72,7 +76,25 @@ struct Remote {
 impl Agent {
     /// An agent that nobody has reached yet.
     pub fn new(local: Credentials) -> Self {
-        Self { local, previous: None, remotes: Vec::new(), selected: None, generation: 0 }
+        Self {
+            local,
+            previous: None,
+            max_remotes: MAX_REMOTES,
+            displaced: 0,
+            remotes: Vec::new(),
+            selected: None,
+            generation: 0,
+        }
+    }
+
+    /// So many addresses are remembered from now on; at least 2, since the selected one stays.
+    pub fn set_max_remotes(&mut self, max_remotes: usize) {
+        self.max_remotes = max_remotes.max(2);
+    }
+
+    /// How many addresses had to make room for others since the last call.
+    pub fn take_displaced(&mut self) -> u32 {
+        std::mem::take(&mut self.displaced)
     }
 
     /// As if the peer at `remote` had nominated it.
@@ -108,7 +130,10 @@ impl Agent {
             return None;
         }
         match message.class() {
-            Class::Request => self.check(now, from, &message, answer),
+            // Never more bytes than came: whoever forges addresses gains nothing by it.
+            Class::Request => self
+                .check(now, from, &message, answer)
+                .map(|len| if len <= datagram.len() { len } else { 0 }),
             // RFC 8445 §11: a keep-alive; it says nothing about consent.
             Class::Indication => Some(0),
             Class::Success | Class::Error => None,
@@ -120,7 +145,7 @@ impl Agent {
         self.selected
     }
 
-    /// Addresses that passed a check, at most [`MAX_REMOTES`].
+    /// Addresses that passed a check and are remembered.
     pub fn remotes(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.remotes.iter().map(|remote| remote.addr)
     }
@@ -203,7 +228,8 @@ impl Agent {
             remote.confirmed = now;
             return;
         }
-        if self.remotes.len() == MAX_REMOTES {
+        if self.remotes.len() >= self.max_remotes {
+            self.displaced += 1;
             let selected = self.selected;
             let oldest = (self.remotes.iter().enumerate())
                 .filter(|(_, remote)| Some(remote.addr) != selected)

@@ -39,6 +39,8 @@ named!(
         DtlsFailed = "dtlsFailed",
         /// The peer's certificate is not the one that signaling announced.
         FingerprintMismatch = "fingerprintMismatch",
+        /// Handling what the peer sent, or writing to it, failed in a way that was not foreseen.
+        Fault = "internalError",
     }
 );
 
@@ -50,6 +52,8 @@ pub enum Rejected {
     /// DTLS from an address that passed no authenticated STUN check, or before `connect` and not
     /// worth keeping.
     EarlyDtls,
+    /// A ClientHello beyond [`Limits::hellos`].
+    TooManyHellos,
     /// DTLS that is malformed, or that ended the handshake.
     BadDtls,
     /// SRTP or SRTCP before keys are there.
@@ -60,8 +64,25 @@ pub enum Rejected {
     Closed,
 }
 
+/// How much a peer may make its transport do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Addresses that are remembered; at least 2.
+    pub addresses: usize,
+    /// Datagrams that begin with a ClientHello.
+    pub hellos: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { addresses: ice::MAX_REMOTES, hellos: dtls::MAX_HELLOS }
+    }
+}
+
 /// One peer's secured path.
 pub struct Transport {
+    /// ClientHellos that it may still be sent.
+    hellos_left: u32,
     ice: ice::Agent,
     identity: Arc<dtls::Identity>,
     dtls: Dtls,
@@ -100,6 +121,7 @@ impl Transport {
     /// A path that awaits STUN checks for `local` and does DTLS with `identity`.
     pub fn new(local: ice::Credentials, identity: Arc<dtls::Identity>) -> Self {
         Self {
+            hellos_left: dtls::MAX_HELLOS,
             ice: ice::Agent::new(local),
             identity,
             dtls: Dtls::Waiting(dtls::EarlyHellos::default()),
@@ -107,6 +129,13 @@ impl Transport {
             state: State::Open,
             owes_connected: false,
         }
+    }
+
+    /// The same path with other limits.
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.hellos_left = limits.hellos;
+        self.ice.set_max_remotes(limits.addresses);
+        self
     }
 
     /// A path whose handshake has happened elsewhere: for the simulator and benchmarks. Behaves as
@@ -161,6 +190,15 @@ impl Transport {
         }
     }
 
+    /// Drops the keys and the handshake at once and tells nobody: for a transport whose state cannot be trusted
+    /// any more.
+    pub fn abandon(&mut self) {
+        self.state = State::Closed;
+        self.dtls = Dtls::Absent;
+        self.media = None;
+        self.owes_connected = false;
+    }
+
     /// Takes one STUN datagram; writes the answer for `from` into `answer`, returning its length.
     ///
     /// The caller found this transport by the user name (see [`ice::local_ufrag`]). `Ok(0)` means
@@ -193,6 +231,9 @@ impl Transport {
         }
         if !dtls::is_well_formed(datagram) {
             return Err(Rejected::BadDtls);
+        }
+        if dtls::is_client_hello(datagram) {
+            self.hellos_left = self.hellos_left.checked_sub(1).ok_or(Rejected::TooManyHellos)?;
         }
         match &mut self.dtls {
             Dtls::Waiting(early) => {
@@ -237,6 +278,11 @@ impl Transport {
     /// [`ice::MAX_REMOTES`]. The room's address table follows this list.
     pub fn remotes(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.ice.remotes()
+    }
+
+    /// How many addresses had to make room for others since the last call: see [`Limits::addresses`].
+    pub fn take_displaced(&mut self) -> u32 {
+        self.ice.take_displaced()
     }
 
     /// Our user names that checks may come with: one, or two between an ICE restart and the first

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shardcast::id::{MediaKind, ShardId, TransportId};
 use shardcast::room::parcel::Parcel;
@@ -140,6 +140,8 @@ fn a_peer_of_many_addresses_is_remembered_at_a_few() {
     let mut flood = |numbers: std::ops::Range<u32>| {
         for n in numbers {
             datagram[..check.len()].copy_from_slice(&check);
+            // As slowly as checks of new addresses are looked at.
+            server.now += Duration::from_millis(1);
             server.receive(stranger(n), &mut datagram[..check.len()]);
         }
     };

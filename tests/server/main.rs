@@ -2,7 +2,9 @@
 //! and its end. Where time matters, the control thread runs in the test with a shorter ping.
 
 mod client;
+mod exhaustion;
 mod exposition;
+mod faults;
 mod footprint;
 mod identity;
 mod leaving;

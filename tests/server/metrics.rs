@@ -103,8 +103,18 @@ async fn nobody_is_named() {
         .flat_map(|family| family.samples)
         .flat_map(|sample| sample.labels.into_keys())
         .collect();
-    let known =
-        ["direction", "kind", "le", "limit", "reason", "result", "shard", "stage", "version"];
+    let known = [
+        "direction",
+        "fault",
+        "kind",
+        "le",
+        "limit",
+        "reason",
+        "result",
+        "shard",
+        "stage",
+        "version",
+    ];
     assert_eq!(labels, known.map(String::from).into());
 }
 

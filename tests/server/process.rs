@@ -30,12 +30,9 @@ impl Server {
         Self::start_as(bare_command(env!("CARGO_BIN_EXE_shardcast")), settings)
     }
 
-    /// As [`Self::start`], with a soft limit of 256 descriptors.
-    pub fn start_with_few_descriptors() -> Self {
-        let mut shell = bare_command("sh");
-        let script = "ulimit -S -n 256 && exec \"$0\"";
-        shell.args(["-c", script, env!("CARGO_BIN_EXE_shardcast")]);
-        Self::start_as(shell, &[])
+    /// As [`Self::start`], behind a shell's command that sets a limit.
+    pub fn start_under(limit: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start_as(shell_with(limit), settings)
     }
 
     /// As [`Self::start`], with these system calls and no others.
@@ -139,6 +136,20 @@ pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     command.output().expect("the server's binary")
 }
 
+/// Runs the binary behind a shell's command that sets a limit, to its end.
+pub fn run_under(limit: &str) -> Output {
+    let mut command = shell_with(limit);
+    command.env("HTTP_PORT", "0").env("HTTP_IP", "127.0.0.1");
+    command.output().expect("the server's binary")
+}
+
+fn shell_with(limit: &str) -> Command {
+    let mut shell = bare_command("sh");
+    let script = format!("{limit} && exec \"$0\"");
+    shell.args(["-c", &script, env!("CARGO_BIN_EXE_shardcast")]);
+    shell
+}
+
 /// A program without the settings that the test itself may run under.
 fn bare_command(program: &str) -> Command {
     let mut command = Command::new(program);
@@ -165,6 +176,11 @@ fn bare_command(program: &str) -> Command {
         "MAX_HALF_OPEN",
         "MAX_MESSAGE_BYTES",
         "MAX_QUEUED_MESSAGES",
+        "MAX_ADDRESSES_PER_TRANSPORT",
+        "MAX_DTLS_ATTEMPTS",
+        "MAX_PRODUCER_BITRATE",
+        "MAX_SSRCS_PER_TRANSPORT",
+        "MAX_STRANGER_CHECKS",
         "MEDIASOUP_LOG_LEVEL",
         "METRICS_IP",
         "METRICS_PORT",

@@ -152,7 +152,7 @@ async fn signals_tell_the_peers_and_end_the_server_well() {
 /// Each connection is a descriptor; proc(5), `limits`.
 #[test]
 fn the_descriptor_limit_is_raised_to_what_is_allowed() {
-    let server = Server::start_with_few_descriptors();
+    let server = Server::start_under("ulimit -S -n 256", &[]);
     let (soft, hard) = server.descriptor_limits();
     assert_eq!(soft, hard);
     assert_ne!(soft, "256", "the test's own limit was higher");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use shardcast::id::{ShardId, TransportId};
 use shardcast::shard::mailbox::{CloseReason, Command, Event, ShardEvent};
-use shardcast::shard::{Backend, Shards, ShardsConfig, StartError, Unclean, start_with};
+use shardcast::shard::{Backend, Limits, Shards, ShardsConfig, StartError, Unclean, start_with};
 
 use double::{Double, ECHO, FAN, GIVE, HOLD, PANIC, Seen, TIMER};
 
@@ -50,7 +50,8 @@ for_both!(
     a_full_queue_drops_and_flows_again,
     shutdown_reaches_the_rooms_and_ends_the_threads,
     a_stuck_shard_is_named,
-    a_panic_ends_one_shard_only,
+    a_shard_that_fails_begins_anew_alone,
+    a_stuck_shard_is_told_of_and_given_up,
 );
 
 /// Running shards with doubles, and a client.
@@ -62,7 +63,8 @@ struct Bench {
 }
 
 fn config(workers: usize, backend: Backend) -> ShardsConfig {
-    ShardsConfig { workers, ports: PORTS, bind: Ipv4Addr::LOCALHOST.into(), backend }
+    let (bind, limits) = (Ipv4Addr::LOCALHOST.into(), Limits::default());
+    ShardsConfig { workers, ports: PORTS, bind, backend, limits }
 }
 
 impl Bench {
@@ -186,7 +188,8 @@ fn commands_wake_and_events_come_back(backend: Backend) {
         assert!(bench.shards.mailboxes[shard].send(Command::RemoveTransport(id)));
         let event = block_on_event(&mut bench.shards);
         let expected = Event::TransportClosed { id, reason: CloseReason::DtlsClosed };
-        assert_eq!(event, ShardEvent::Told(ShardId(shard as u16), expected));
+        let ShardEvent::Told(from, event) = event else { panic!("{event:?}") };
+        assert_eq!((from, event), (ShardId(shard as u16), expected));
     }
     bench.end();
 }
@@ -236,7 +239,6 @@ fn a_full_queue_drops_and_flows_again(backend: Backend) {
 fn shutdown_reaches_the_rooms_and_ends_the_threads(backend: Backend) {
     let bench = Bench::new(3, backend);
     let ids = [ShardId(0), ShardId(1), ShardId(2)];
-    assert!(ids.iter().all(|id| bench.shards.threads.is_running(*id)));
     bench.shards.threads.shutdown(PATIENCE).unwrap();
     let mut told: Vec<_> = bench.seen.try_iter().collect();
     told.sort_by_key(|seen| match seen {
@@ -257,21 +259,59 @@ fn a_stuck_shard_is_named(backend: Backend) {
     assert!(stuck.contains(&ShardId(1)), "{stuck:?}");
 }
 
-fn a_panic_ends_one_shard_only(backend: Backend) {
+fn a_shard_that_fails_begins_anew_alone(backend: Backend) {
     let mut bench = Bench::new(2, backend);
-    bench.send(0, &[PANIC]);
-    assert_eq!(block_on_event(&mut bench.shards), ShardEvent::Failed(ShardId(0)));
-    let deadline = Instant::now() + PATIENCE;
-    while bench.shards.threads.is_running(ShardId(0)) {
-        assert!(Instant::now() < deadline, "still running");
-        std::thread::yield_now();
+    let port = bench.shards.mailboxes[0].port;
+    for _ in 0..3 {
+        // What waits for a life that ends is not carried into the next.
+        bench.hold(0);
+        bench.send(1, &[GIVE, &[0], &600_u16.to_be_bytes()]);
+        assert_eq!(bench.answer(1), 512_u16.to_be_bytes());
+        bench.send(0, &[PANIC]);
+        bench.release();
+        let failed = block_on_event(&mut bench.shards);
+        assert!(matches!(failed, ShardEvent::Failed(ShardId(0))), "{failed:?}");
+        // The other one goes on meanwhile.
+        bench.send(1, &[ECHO]);
+        assert_eq!(bench.answer(1), ECHO);
+        let again = block_on_event(&mut bench.shards);
+        let ShardEvent::Restarted(mailbox) = again else { panic!("{again:?}") };
+        assert_eq!((mailbox.shard, mailbox.port), (ShardId(0), port));
+        assert_eq!(mailbox.core, bench.shards.mailboxes[0].core);
+        assert!(!bench.shards.mailboxes[0].send(Command::RemoveTransport(TransportId::random())));
+        bench.shards.mailboxes[0] = mailbox;
+        assert!(bench.shards.mailboxes[0].send(Command::RemoveTransport(TransportId::random())));
+        let told = block_on_event(&mut bench.shards);
+        assert!(matches!(told, ShardEvent::Told(ShardId(0), _)), "{told:?}");
+        bench.seen.try_iter().for_each(drop);
+        // Both ways between the shards are open.
+        bench.send(0, &[GIVE, &[1], &10_u16.to_be_bytes()]);
+        assert_eq!(bench.answer(0), 10_u16.to_be_bytes());
+        assert!(bench.parcels(10).into_iter().eq(0..10));
+        bench.send(1, &[GIVE, &[0], &10_u16.to_be_bytes()]);
+        assert_eq!(bench.answer(1), 10_u16.to_be_bytes());
+        for number in 0..10 {
+            while bench.seen() != Seen::Parcel(ShardId(0), ShardId(1), number) {}
+        }
     }
-    assert!(!bench.shards.mailboxes[0].send(Command::Shutdown));
-    assert!(bench.shards.threads.is_running(ShardId(1)));
-    // Parcels to the dead find no reader; the living are not held up by them.
-    bench.send(1, &[GIVE, &[0], &600_u16.to_be_bytes()]);
-    assert_eq!(bench.answer(1), 512_u16.to_be_bytes());
-    assert_eq!(bench.shards.threads.shutdown(PATIENCE), Err(Unclean(vec![ShardId(0)])));
+    bench.end();
+}
+
+fn a_stuck_shard_is_told_of_and_given_up(backend: Backend) {
+    let mut bench = Bench::new(2, backend);
+    bench.hold(1);
+    let stuck = block_on_event(&mut bench.shards);
+    assert!(matches!(stuck, ShardEvent::Stuck(ShardId(1))), "{stuck:?}");
+    let failed = block_on_event(&mut bench.shards);
+    assert!(matches!(failed, ShardEvent::Failed(ShardId(1))), "{failed:?}");
+    bench.release();
+    // It ends before it does anything more, and another one takes its place.
+    let again = block_on_event(&mut bench.shards);
+    let ShardEvent::Restarted(mailbox) = again else { panic!("{again:?}") };
+    assert_eq!(mailbox.shard, ShardId(1));
+    bench.send(1, &[ECHO]);
+    assert_eq!(bench.answer(1), ECHO);
+    bench.end();
 }
 
 #[test]

@@ -6,12 +6,14 @@
 mod bandwidth;
 mod decoders;
 mod descriptors;
+mod faults;
 mod forwarding;
 mod histories;
 mod hostile;
 mod hostile_rtcp;
 mod known_failures;
 mod layers;
+mod limits;
 mod loudest;
 mod media;
 mod network;

@@ -11,6 +11,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram as Cumulative, LabelPair, Metric, MetricFamily, MetricType,
 };
 
+use crate::control::failures::ShardFaults;
 use crate::control::metrics::process::Usage;
 use crate::shard::mailbox::{
     BATCH_BOUNDS, CloseReason, DRAIN_BOUNDS, DropReason, FORWARDING_BOUNDS, Flow, HANDSHAKE_BOUNDS,
@@ -28,6 +29,8 @@ pub(super) struct Scrape {
     pub process: Usage,
     /// How often each limit was met.
     pub limits: Vec<(&'static str, u64)>,
+    /// What happened to shards.
+    pub faults: ShardFaults,
     /// In the order of their ids.
     pub shards: Vec<Seen>,
 }
@@ -83,13 +86,19 @@ impl Scrape {
             "Descriptors that may be open at a time",
             process.most_descriptors as f64,
         );
-        let met = self.limits.iter().map(|(limit, times)| {
-            let mut series = counter(*times as f64);
-            series.set_label(vec![label("limit", limit)]);
-            series
-        });
-        let help = "Times that a client met a limit, by the setting that sets it";
-        out.put(MetricType::COUNTER, "shardcast_limits_met_total", help, met.collect());
+        out.times(
+            "shardcast_limits_met_total",
+            "Times that a client met a limit, by the setting that sets it",
+            "limit",
+            &self.limits,
+        );
+        let ShardFaults { failed, restarted, stuck } = self.faults;
+        out.times(
+            "shardcast_shard_faults_total",
+            "Shards that failed, that work again, and that stood still",
+            "fault",
+            &[("failed", failed), ("restarted", restarted), ("stuck", stuck)],
+        );
         let up = "Whether the shard answered this scrape; if not, its other values are those that it told last";
         out.family(MetricType::GAUGE, "shardcast_shard_up", up, |seen| {
             vec![([], gauge(f64::from(u8::from(seen.is_up))))]
@@ -234,6 +243,11 @@ fn loops(out: &mut Writer<'_>) {
     out.family(MetricType::COUNTER, "shardcast_shard_cpu_seconds_total", cpu, |seen| {
         vec![([], counter(seen.snapshot.cpu.as_secs_f64()))]
     });
+    out.counters(
+        "shardcast_panics_total",
+        "Panics that cost the clients whom they were about their transports",
+        |s| s.rooms.counters.panics,
+    );
     out.counters("shardcast_sleeps_total", "Times that the shard had nothing to do", |s| {
         s.io.sleeps
     });
@@ -321,6 +335,16 @@ impl Writer<'_> {
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) {
         self.put(MetricType::GAUGE, name, help, vec![gauge(value)]);
+    }
+
+    /// Counters that no shard has: `counts` by the values of `label_name`.
+    fn times(&mut self, name: &str, help: &str, label_name: &str, counts: &[(&str, u64)]) {
+        let series = counts.iter().map(|(value, count)| {
+            let mut series = counter(*count as f64);
+            series.set_label(vec![label(label_name, value)]);
+            series
+        });
+        self.put(MetricType::COUNTER, name, help, series.collect());
     }
 
     /// A family of which each shard has the series that `each` gives.

@@ -173,6 +173,7 @@ impl Rooms {
             connections: self.sessions.len(),
             process: process::Usage::read(),
             limits: self.limits_met.all().collect(),
+            faults: self.faults,
             shards: shards.map(seen).collect(),
         }
     }

@@ -59,6 +59,13 @@ impl Lab {
         lab
     }
 
+    /// A shard that had failed works again; what it is asked from now on comes out of the receiver.
+    pub fn restart(&mut self, shard: u16) -> mpsc::Receiver<Command> {
+        let (mailbox, asked) = mailbox(shard);
+        self.rooms.shard_restarted(mailbox);
+        asked
+    }
+
     pub fn connect(&mut self) -> Client {
         self.clients += 1;
         let (id, (link, line)) = (SessionId(self.clients), session::pair(QUEUE));
@@ -214,7 +221,7 @@ pub fn consume_request(producer: &str) -> Value {
     json!({ "producerId": producer, "rtpCapabilities": fixture(CAPABILITIES) })
 }
 
-fn shorthand(command: &Command) -> String {
+pub fn shorthand(command: &Command) -> String {
     match command {
         Command::AddTransport { id, .. } => format!("AddTransport {id}"),
         Command::AddPresetTransport { id, .. } => format!("AddPresetTransport {id}"),

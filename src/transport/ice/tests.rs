@@ -1,6 +1,8 @@
 //! Checks, nomination, consent and restarts.
 
+use hmac::{Hmac, KeyInit, Mac};
 use proptest::prelude::*;
+use sha1::Sha1;
 
 use super::*;
 use crate::wire::MAX_DATAGRAM;
@@ -171,6 +173,7 @@ fn the_least_recently_confirmed_address_makes_room() {
         bench.check(port, &own, port % 3 == 0);
     }
     assert_eq!(bench.ports().len(), MAX_REMOTES);
+    assert!(bench.agent.take_displaced() > 0);
     assert!(bench.agent.is_validated(bench.agent.selected().unwrap()));
 }
 
@@ -305,4 +308,61 @@ proptest! {
             prop_assert!(routes(&bench) == before || bench.agent.generation() != generation);
         }
     }
+}
+
+/// A request with these attributes (type and value) and MESSAGE-INTEGRITY, and without FINGERPRINT.
+fn bare_request(attributes: &[(u16, &[u8])], key: &[u8]) -> Vec<u8> {
+    const INTEGRITY: u16 = 0x0008;
+    let mut bytes = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
+    bytes.extend(b"123456789012");
+    for (kind, value) in attributes {
+        bytes.extend(kind.to_be_bytes());
+        bytes.extend((value.len() as u16).to_be_bytes());
+        bytes.extend(*value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    let body = (bytes.len() - 20 + 24) as u16;
+    bytes[2..4].copy_from_slice(&body.to_be_bytes());
+    let mut mac = Hmac::<Sha1>::new_from_slice(key).unwrap();
+    mac.update(&bytes);
+    bytes.extend(INTEGRITY.to_be_bytes());
+    bytes.extend(20_u16.to_be_bytes());
+    bytes.extend(mac.finalize().into_bytes());
+    bytes
+}
+
+/// Whoever forges the address of a victim must not have us send more than he does.
+#[test]
+fn no_answer_is_larger_than_what_asked() {
+    const USERNAME: u16 = 0x0006;
+    const PRIORITY: u16 = 0x0024;
+    const CONTROLLED: u16 = 0x8029;
+    let local = Credentials { ufrag: "u".to_owned(), ..credentials("first") };
+    let name: (u16, &[u8]) = (USERNAME, b"u:");
+    let priority: (u16, &[u8]) = (PRIORITY, &[0, 0, 0, 1]);
+    let unknown: Vec<(u16, &[u8])> = (0x7000..0x7010).map(|kind| (kind, &[][..])).collect();
+    let v6 = SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7], 9));
+    let mut answers = 0;
+    for role in [None, Some((CONTROLLED, &[0; 8][..]))] {
+        for count in 0..unknown.len() {
+            for priority in [None, Some(priority)] {
+                let attributes: Vec<_> = [name]
+                    .into_iter()
+                    .chain(priority)
+                    .chain(role)
+                    .chain(unknown[..count].to_vec())
+                    .collect();
+                let request = bare_request(&attributes, local.password.as_bytes());
+                for from in [address(1), v6] {
+                    let mut agent = Agent::new(local.clone());
+                    let mut answer = [0; MAX_DATAGRAM];
+                    let len = agent.receive(Instant::now(), from, &request, &mut answer);
+                    let len = len.expect("an authentic check");
+                    assert!(len <= request.len(), "{len} bytes for {} to {from}", request.len());
+                    answers += usize::from(len > 0);
+                }
+            }
+        }
+    }
+    assert!(answers > 0);
 }

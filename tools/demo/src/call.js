@@ -13,6 +13,7 @@ import { Device } from 'mediasoup-client';
 import { encodingsFor } from './capture.js';
 import { applyLayersWanted } from './layers.js';
 import { Receiving } from './receiving.js';
+import { KeptTransport } from './recover.js';
 
 // A connection that broke is found dead by the server only at its next missed ping (10 s apart).
 // Until then our own old self holds the name.
@@ -34,6 +35,8 @@ export class Call extends EventTarget {
   // Rejected when the connection is lost: nobody will answer its open requests.
   #lost = lostSignal();
   #device = null;
+  // Made when something is to be sent; kept until the connection is lost.
+  #sending = null;
   #sendTransport = null;
   // What we want to send, by source ('mic', 'camera', 'screen'): it outlives connections and transports.
   #sources = new Map();
@@ -171,7 +174,7 @@ export class Call extends EventTarget {
         this.#wanted.set(data.producerId, data.spatialLayer);
         return this.#sendWanted();
       case 'transportClosed':
-        if (data.transportId === this.#sendTransport?.id) return this.#rebuildSending();
+        this.#sending?.closed(data.transportId);
         return this.#receiving?.notified(method, data);
       default:
         return this.#receiving?.notified(method, data);
@@ -229,13 +232,16 @@ export class Call extends EventTarget {
     const entry = this.#sources.get(source);
     if (!entry || entry.producer || this.#state !== 'joined') return undefined;
     const session = this.#session;
-    if (!this.#sendTransport) {
-      const transport = await this.createTransport('send');
-      if (session !== this.#session) return transport.close();
-      this.#sendTransport = transport;
-    }
+    this.#sending ??= new KeptTransport({
+      create: () => this.createTransport('send'),
+      restore: () => this.#queueSend(() => this.#produceAll()),
+      problem: (error) => this.#problem(error),
+    });
+    const transport = await this.#sending.get();
+    if (session !== this.#session) return undefined;
+    this.#sendTransport = transport;
     const codec = entry.track.kind === 'video' ? this.#videoCodec() : undefined;
-    const producer = await this.#sendTransport.produce({
+    const producer = await transport.produce({
       track: entry.track,
       encodings: encodingsFor(source, this.#options),
       codec,
@@ -276,13 +282,9 @@ export class Call extends EventTarget {
     return codec;
   }
 
-  #rebuildSending() {
-    this.#closeSending();
-    this.#queueSend(() => this.#produceAll());
-  }
-
   #closeSending() {
-    this.#sendTransport?.close();
+    this.#sending?.close();
+    this.#sending = null;
     this.#sendTransport = null;
   }
 

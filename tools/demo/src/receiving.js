@@ -1,5 +1,7 @@
 // The receiving half of one connection: who is in the room, and their media.
 
+import { KeptTransport } from './recover.js';
+
 /** Lives from a join to the loss of that connection; a new join makes a new one. */
 export class Receiving {
   #call;
@@ -7,6 +9,8 @@ export class Receiving {
   #closed = false;
   // Resolved when the device is loaded; producers that are told of earlier wait for it.
   #ready = Promise.withResolvers();
+  // Made when there is something to receive.
+  #kept;
   #transport = null;
   // peerId -> {name, producers: Map producerId -> {source, paused}}
   #peers = new Map();
@@ -18,6 +22,11 @@ export class Receiving {
   /** Begins with `peers`, those who were in the room before us. */
   constructor(call, peers) {
     this.#call = call;
+    this.#kept = new KeptTransport({
+      create: () => call.createTransport('recv'),
+      restore: () => this.#consumeAll(),
+      problem: (error) => call.complain(error),
+    });
     for (const { peerId, appData, producers } of peers) {
       this.#addPeer(peerId, appData);
       for (const producer of producers) this.#addProducer({ peerId, ...producer });
@@ -44,7 +53,7 @@ export class Receiving {
   close() {
     this.#closed = true;
     for (const peerId of [...this.#peers.keys()]) this.#removePeer(peerId);
-    this.#transport?.then((transport) => transport.close(), () => {});
+    this.#kept.close();
   }
 
   notified(method, data) {
@@ -56,7 +65,7 @@ export class Receiving {
       case 'consumerClosed': return this.#consumerClosed(data.consumerId);
       case 'producerPaused': return this.#setPaused(data.producerId, true);
       case 'producerResumed': return this.#setPaused(data.producerId, false);
-      case 'transportClosed': return this.#rebuild(data.transportId);
+      case 'transportClosed': return this.#kept.closed(data.transportId);
       case 'consumerLayersChanged': return this.#layersChanged(data);
       case 'consumerScore': return this.#note(data.consumerId, { score: data.score.score });
       default: return undefined;
@@ -82,10 +91,11 @@ export class Receiving {
     const peer = this.#peers.get(peerId);
     if (this.#closed || !peer || peer.producers.has(producerId)) return;
     const source = appData?.source ?? (kind === 'audio' ? 'mic' : 'camera');
-    peer.producers.set(producerId, { source, paused: false });
-    this.#consume(peerId, producerId).catch((error) => {
-      // It may have ended while we asked for it.
-      if (!this.#closed && peer.producers.has(producerId)) this.#call.complain(error);
+    const producer = { source, paused: false };
+    peer.producers.set(producerId, producer);
+    this.#consume(peerId, producerId, producer).catch((error) => {
+      // It may have ended while we asked for it, or our transport, and is asked for again.
+      if (!this.#closed && peer.producers.get(producerId) === producer) this.#call.complain(error);
     });
   }
 
@@ -98,7 +108,7 @@ export class Receiving {
 
   // -- consumers -------------------------------------------------------------------------------
 
-  async #consume(peerId, producerId) {
+  async #consume(peerId, producerId, producer) {
     await this.#ready.promise;
     const transport = await this.#receiveTransport();
     // Paused at first: the first key frame should not come before the browser can take it.
@@ -109,13 +119,17 @@ export class Receiving {
       paused: true,
     });
     const { id, kind, rtpParameters } = answer;
-    const producer = this.#peers.get(peerId)?.producers.get(producerId);
     // Set before the next wait: a change that is notified meanwhile then wins.
-    if (producer) producer.paused = answer.producerPaused;
+    producer.paused = answer.producerPaused;
     // One stream id per peer lets the browser keep its audio and video in step.
     const consumer = await transport.consume({ id, producerId, kind, rtpParameters, streamId: peerId });
-    const gone = this.#closed || this.#peers.get(peerId)?.producers.get(producerId) !== producer;
-    if (gone || !producer || this.#closedEarly.delete(id)) return consumer.close();
+    const gone = this.#peers.get(peerId)?.producers.get(producerId) !== producer;
+    if (this.#closedEarly.delete(id) || this.#closed) return consumer.close();
+    if (gone) {
+      consumer.close();
+      // Unless the server knows, since the producer is gone there too.
+      return this.#call.request('closeConsumer', { consumerId: id }).catch(() => {});
+    }
 
     const { source } = producer;
     const entry = { consumer, peerId, source };
@@ -168,23 +182,14 @@ export class Receiving {
 
   // -- the transport ---------------------------------------------------------------------------
 
-  // Kept as a promise: the first two producers ask for it at the same moment.
+  // The first two producers ask for it at the same moment.
   #receiveTransport() {
-    if (!this.#transport) {
-      const made = this.#call.createTransport('recv');
-      this.#transport = made;
-      // A failure is told to those who wait for it now; the next one tries anew.
-      made.catch(() => { if (this.#transport === made) this.#transport = null; });
-    }
+    this.#transport = this.#kept.get();
     return this.#transport;
   }
 
-  async #rebuild(transportId) {
-    const old = await this.#transport;
-    if (this.#closed || old?.id !== transportId) return;
-    this.#transport = null;
-    // Closing it ends its consumers, which takes their tracks off the tiles.
-    old.close();
+  // Closing the old transport has ended its consumers, which took their tracks off the tiles.
+  #consumeAll() {
     for (const [peerId, peer] of this.#peers) {
       const producers = [...peer.producers];
       peer.producers.clear();

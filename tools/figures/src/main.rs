@@ -120,9 +120,12 @@ fn run(args: &Args) -> Result<bool> {
         let kept = match known {
             Some(kept) if args.no_run || args.resume && !kept.failed() => kept,
             None if args.no_run => continue,
-            _ => measure(&bench, row),
+            _ => {
+                let kept = measure(&bench, row);
+                kept.write(&path)?;
+                kept
+            }
         };
-        kept.write(&path)?;
         all_good &= !kept.failed();
         print(args.json, row, &kept)?;
     }

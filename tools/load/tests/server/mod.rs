@@ -14,7 +14,7 @@ use shardcast::control::rooms::Announced;
 use shardcast::control::supervisor::Supervisor;
 use shardcast::control::{Control, Order};
 use shardcast::shard::mailbox::dtls;
-use shardcast::shard::{self, Backend, Shards, ShardsConfig};
+use shardcast::shard::{self, Backend, Limits, Shards, ShardsConfig};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -49,6 +49,7 @@ impl Server {
                 ports: PORTS,
                 bind: Ipv4Addr::LOCALHOST.into(),
                 backend,
+                limits: Limits::default(),
             };
             let Shards { mailboxes, events, threads, .. } =
                 shard::start(&config, identity).expect("shards");

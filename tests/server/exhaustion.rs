@@ -1,0 +1,54 @@
+//! What the system does not give: a clear word to whoever asked, and the others go on.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use crate::client::{Peer, http};
+use crate::process::{PATIENCE, Server, run_under};
+
+/// Of each resource, so much as `ulimit` is told, and what is said where that does not do.
+#[test]
+fn a_start_that_the_system_has_too_little_for_is_refused_in_one_line() {
+    for descriptors in [6, 9, 12] {
+        let output = run_under(&format!("ulimit -n {descriptors}"));
+        assert_eq!(output.status.code(), Some(1), "{descriptors} descriptors");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.starts_with("shardcast: ") && said.lines().count() == 1, "{said}");
+        assert!(said.contains("os error 24"), "{descriptors}: {said}");
+    }
+}
+
+/// Where no memory may be locked, io_uring works all the same or epoll takes its place.
+#[tokio::test]
+async fn without_memory_to_lock_peers_are_served() {
+    let server = Server::start_under("ulimit -l 0", &[]);
+    let mut peer = Peer::join(server.http, "r", "p").await;
+    peer.ask("createWebRtcTransport", json!({})).await.unwrap();
+}
+
+/// More connections than descriptors: those who are in go on, and there is room again when some have left.
+#[tokio::test]
+async fn without_descriptors_for_more_the_connected_are_served() {
+    let server = Server::start_under("ulimit -n 64", &[]);
+    let mut peer = Peer::join(server.http, "r", "p").await;
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.push(TcpStream::connect(server.http).await.unwrap());
+    }
+    let refused = server.log_line("Cannot accept a connection");
+    assert_eq!(refused["level"], "WARN");
+    for _ in 0..3 {
+        let transport = peer.ask("createWebRtcTransport", json!({})).await.unwrap();
+        let id = &transport["id"];
+        assert!(peer.ask("getTransportStats", json!({ "transportId": id })).await.is_ok());
+    }
+    drop(crowd);
+    let deadline = Instant::now() + PATIENCE;
+    while http(server.http, "GET", "/api/health", "").await.status != 200 {
+        assert!(Instant::now() < deadline, "nobody is let in any more");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
