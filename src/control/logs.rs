@@ -33,7 +33,7 @@ pub fn start(config: &Config) {
     let _ = registry().with(lines.with_filter(filter(config))).try_init();
 }
 
-/// From now on a panic, on whatever thread, is one line of the log. At most [`PANICS_PER_SECOND`] are told: a
+/// From now on a panic, on whatever thread, is one line of the log. At most ten a second are told: a
 /// stranger who knows how to provoke one must not fill the log.
 pub fn tell_panics() {
     let begin = Instant::now();

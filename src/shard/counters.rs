@@ -4,14 +4,14 @@ use std::io;
 
 use crate::room::snapshot::Histogram;
 
-/// Upper bounds of [`Counters::forwarding`], in nanoseconds.
+/// Upper bounds of how long media stays in a shard, in nanoseconds.
 pub const FORWARDING_BOUNDS: [u64; 10] = [
     20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000,
     20_000_000,
 ];
-/// Upper bounds of [`Counters::drains`], in datagrams; the last is the most that there can be.
+/// Upper bounds of the sizes of drains, in datagrams; the last is the most that there can be.
 pub const DRAIN_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
-/// Upper bounds of [`Counters::batches`], in messages; the last is the most that there can be.
+/// Upper bounds of the sizes of batches, in messages; the last is the most that there can be.
 pub const BATCH_BOUNDS: [u64; 5] = [1, 4, 16, 64, 256];
 
 /// Everything that a shard counts. Written by its own thread only; logged when the shard ends, and
