@@ -70,7 +70,7 @@ pub enum Environment {
 /// `IO_BACKEND`: how shards receive and send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IoBackend {
-    /// The cheaper one, `mmsg`.
+    /// `mmsg`, which every kernel allows.
     Auto,
     /// io_uring, or no start.
     Uring,

@@ -75,7 +75,7 @@ pub struct ShardsConfig {
 /// The wish for a way to talk to the kernel (`IO_BACKEND`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// The cheaper one of those that the kernel allows, which is epoll.
+    /// The one that every kernel allows, which is epoll.
     #[default]
     Auto,
     /// io_uring, or a start-up error.

@@ -24,8 +24,8 @@ pub(super) fn choose(wish: Backend) -> Result<Running, StartError> {
     decide(wish, || on_its_own_thread(probe))
 }
 
-/// `auto` is the cheaper one, which every kernel allows: with trains, io_uring costs 2 to 16 % more per packet
-/// (`docs/performance.md`, "What io_uring is worth").
+/// `auto` is the one that every kernel allows: with trains, neither is cheaper beyond the noise (`docs/performance.md`,
+/// "What io_uring is worth").
 fn decide(
     wish: Backend,
     probe: impl FnOnce() -> Result<(), String>,
