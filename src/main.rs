@@ -71,19 +71,20 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let shards =
         shard::start(&shards(config), certificate).map_err(|error| blame(config, &error))?;
     let Shards { mailboxes, events, backend, threads } = shards;
+    let shards_ready_in = begin.elapsed();
     let metrics_at = metrics.as_ref().map(TcpListener::local_addr).transpose()?;
     let listeners = (listener.local_addr()?, metrics_at);
-    say_hello(listeners, &identity, &mailboxes, backend, begin.elapsed());
-    if !identity.is_on() && config.environment == Environment::Production {
-        warn!(
-            "AUTH_KEYS_FILE is not set: whoever reaches this port may join any room and close it"
-        );
-    }
 
     // Who keeps the shards off io_uring wants the process off it.
     let uring = config.io_backend != IoBackend::Mmsg;
     runtime::block_on(uring, async {
         let orders = orders()?;
+        say_hello(listeners, &identity, &mailboxes, backend, shards_ready_in);
+        if !identity.is_on() && config.environment == Environment::Production {
+            warn!(
+                "AUTH_KEYS_FILE is not set: whoever reaches this port may join any room and close it"
+            );
+        }
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let control = Control {
             listener,

@@ -7,18 +7,20 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::client::{Peer, http};
-use crate::process::{PATIENCE, Server, run_under};
+use crate::process::{PATIENCE, Server, refused_under};
 
-/// Of each resource, so much as `ulimit` is told, and what is said where that does not do.
+/// With every number of descriptors that does not do, up to the first that does.
 #[test]
 fn a_start_that_the_system_has_too_little_for_is_refused_in_one_line() {
-    for descriptors in [6, 9, 12] {
-        let output = run_under(&format!("ulimit -n {descriptors}"));
+    let refused = (6..).map_while(|descriptors| {
+        let output = refused_under(&format!("ulimit -n {descriptors}"))?;
         assert_eq!(output.status.code(), Some(1), "{descriptors} descriptors");
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.starts_with("shardcast: ") && said.lines().count() == 1, "{said}");
         assert!(said.contains("os error 24"), "{descriptors}: {said}");
-    }
+        Some(descriptors)
+    });
+    assert!(refused.count() > 5);
 }
 
 /// Where no memory may be locked, io_uring works all the same or epoll takes its place.

@@ -136,11 +136,19 @@ pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     command.output().expect("the server's binary")
 }
 
-/// Runs the binary behind a shell's command that sets a limit, to its end.
-pub fn run_under(limit: &str) -> Output {
+/// Runs the binary behind a shell's command that sets a limit, to its end; `None` if it can start under it.
+pub fn refused_under(limit: &str) -> Option<Output> {
     let mut command = shell_with(limit);
     command.env("HTTP_PORT", "0").env("HTTP_IP", "127.0.0.1");
-    command.output().expect("the server's binary")
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the server's binary");
+    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let is_ready = lines.map_while(Result::ok).any(|line| line.contains("Shardcast is ready"));
+    if is_ready {
+        child.kill().expect("a child");
+    }
+    let output = child.wait_with_output().expect("an end");
+    (!is_ready).then_some(output)
 }
 
 fn shell_with(limit: &str) -> Command {
