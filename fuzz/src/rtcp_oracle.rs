@@ -24,6 +24,9 @@ use webrtc_util::marshal::Marshal;
 
 use crate::theirs;
 
+/// Of a packet's first byte (RFC 3550 §6.4.1).
+const PADDING_BIT: u8 = 0x20;
+
 /// Reads `data` with both.
 ///
 /// Known of `rtcp` 0.17, and not compared: it panics on some bodies; it takes padding for content; a
@@ -33,30 +36,31 @@ use crate::theirs;
 /// When both accept all of it, and disagree.
 pub fn rtcp(data: &[u8]) {
     let Ok(compound) = Compound::parse(data) else { return };
-    if has_padding(data) {
+    let packets = packets(data);
+    if packets.iter().any(|packet| packet[0] & PADDING_BIT != 0) {
         return;
     }
     let Ok(ours) = compound.collect::<Result<Vec<_>, _>>() else { return };
     let read = theirs(|| rtcp::packet::unmarshal(&mut Bytes::copy_from_slice(data)));
     let Some(Ok(theirs)) = read else { return };
     assert_eq!(ours.len(), theirs.len());
-    for (ours, theirs) in ours.iter().zip(&theirs) {
-        same_packet(data, ours, &**theirs);
+    for ((ours, theirs), bytes) in ours.iter().zip(&theirs).zip(packets) {
+        same_packet(bytes, ours, &**theirs);
     }
 }
 
-/// Whether any packet of a well-framed compound is padded (RFC 3550 §6.4.1).
-fn has_padding(mut data: &[u8]) -> bool {
-    while let Some((&[first, _, high, low], rest)) = data.split_first_chunk() {
-        if first & 0x20 != 0 {
-            return true;
-        }
-        data = &rest[usize::from(u16::from_be_bytes([high, low])) * 4..];
+/// The bytes of each packet of a well-framed compound.
+fn packets(mut data: &[u8]) -> Vec<&[u8]> {
+    let mut packets = Vec::new();
+    while let Some(&[_, _, high, low]) = data.first_chunk() {
+        let (packet, rest) = data.split_at(4 + usize::from(u16::from_be_bytes([high, low])) * 4);
+        packets.push(packet);
+        data = rest;
     }
-    false
+    packets
 }
 
-fn same_packet(data: &[u8], ours: &Packet<'_>, theirs: &(dyn TheirPacket + Send + Sync)) {
+fn same_packet(bytes: &[u8], ours: &Packet<'_>, theirs: &(dyn TheirPacket + Send + Sync)) {
     let theirs = theirs.as_any();
     match ours {
         Packet::SenderReport(ours) => {
@@ -76,8 +80,8 @@ fn same_packet(data: &[u8], ours: &Packet<'_>, theirs: &(dyn TheirPacket + Send 
         }
         Packet::SourceDescription(ours) => {
             let theirs: &SourceDescription = of_kind(theirs);
-            // They have read all of it if what they write of it is in the datagram.
-            if theirs.marshal().is_ok_and(|own| data.windows(own.len()).any(|bytes| bytes == own)) {
+            // They have read all of it if they write it as it was.
+            if theirs.marshal().is_ok_and(|own| own == bytes) {
                 same_description(ours, theirs);
             }
         }

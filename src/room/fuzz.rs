@@ -40,6 +40,8 @@ const CONSUMERS: usize = 12;
 /// of others that waited for it.
 const MAX_ANSWERS: usize = 20_000;
 const DEPENDENCY_ID: u8 = 12;
+/// Each ICE restart makes a user name longer, and checks are written into a bounded buffer.
+const MAX_UFRAG_LEN: usize = 100;
 /// Operations of one run, so that one run does not hold the fuzzer up.
 const MAX_STEPS: usize = 2000;
 /// Deadlines that an engine may keep per transport and producer, [`super::timers::Timer`]'s kinds of them.
@@ -257,6 +259,9 @@ impl World {
 
     fn restart_ice(&mut self, peer: usize) {
         let Peer { id, ice, .. } = &mut self.peers[peer];
+        if ice.ufrag.len() == MAX_UFRAG_LEN {
+            return;
+        }
         ice.ufrag.push('+');
         let command = Command::RestartIce { id: *id, ice: ice.clone() };
         self.command(shard_of(peer), command);
