@@ -20,6 +20,7 @@ mod phases;
 mod plan;
 mod process;
 mod protoo;
+mod recovery;
 mod report;
 mod run;
 mod settings;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::ice::Remote;
 use crate::protoo::Error;
+use crate::recovery::Came;
 use crate::source::offered;
 use crate::stream;
 
@@ -156,6 +157,7 @@ pub fn stream(answer: &Value) -> Option<stream::Spec> {
         rtx_ssrc: ssrc(&encoding["rtx"]["ssrc"]).unwrap_or_default(),
         wide_id: wide_id as u8,
         nack: nack.any(|entry| entry["parameter"].as_str().is_none_or(str::is_empty)),
+        came: Came::default(),
     })
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::clock;
 use crate::dtls::{self, Identity, Profile};
@@ -19,6 +19,7 @@ use crate::ice::{self, Agent, Remote};
 use crate::offers::{self, Encoding, Producing};
 use crate::plan::{Leaving, PeerPlan};
 use crate::protoo::{self, Client, News};
+use crate::recovery::Recovery;
 use crate::settings::Settings;
 use crate::soak::Soak;
 use crate::source;
@@ -35,6 +36,12 @@ const MAX_CHECKS: usize = 50;
 const LAYERS: [(&str, f64); 3] = [("r0", 0.07), ("r1", 0.233), ("r2", 0.697)];
 /// Reasons of failed joins that are kept.
 const MAX_REASONS: usize = 5;
+/// Until a transport is asked for again, where no shard had room for it.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+/// Why the transports of a failed shard are closed, as the server says.
+const SHARD_FAILED: &str = "shardFailed";
+/// No shard works.
+const UNAVAILABLE: u64 = 503;
 
 /// What all peers share.
 pub struct Crew {
@@ -62,6 +69,8 @@ pub struct Crew {
     pub joins: RefCell<Joins>,
     /// What else goes on, in a soak.
     pub soak: Option<Rc<Soak>>,
+    /// Who was on a shard that failed, and what came of it.
+    pub recovery: Recovery,
     /// Connections of peers that have left silently.
     pub silent: RefCell<Vec<Client>>,
 }
@@ -102,6 +111,14 @@ enum Failure {
     Unreachable(SocketAddr),
 }
 
+impl Joins {
+    fn note_reason(&mut self, failure: &Failure) {
+        if self.reasons.len() < MAX_REASONS {
+            self.reasons.push(failure.to_string());
+        }
+    }
+}
+
 impl Crew {
     /// A room's id.
     pub fn room(&self, number: usize) -> String {
@@ -138,9 +155,7 @@ pub async fn live(crew: Rc<Crew>, plan: PeerPlan) {
         Err(failure) => {
             let mut joins = crew.joins.borrow_mut();
             joins.failed += 1;
-            if joins.reasons.len() < MAX_REASONS {
-                joins.reasons.push(failure.to_string());
-            }
+            joins.note_reason(&failure);
             return;
         }
     };
@@ -158,9 +173,13 @@ pub async fn live(crew: Rc<Crew>, plan: PeerPlan) {
     tokio::select! {
         () = leave => {}
         _ = over.wait_for(|over| *over) => {}
-        _ = peer.listen() => crew.joins.borrow_mut().closed += 1,
+        Err(failure) = peer.listen() => {
+            let mut joins = crew.joins.borrow_mut();
+            joins.closed += 1;
+            joins.note_reason(&failure);
+        }
     }
-    for name in [peer.sending, peer.receiving].into_iter().flatten() {
+    for Path { name, .. } in [peer.sending, peer.receiving].into_iter().flatten() {
         // At the end the workers have summed up, and need their transports for it.
         if !*crew.over.borrow() {
             crew.order(name, Order::Remove(name));
@@ -176,15 +195,24 @@ pub async fn live(crew: Rc<Crew>, plan: PeerPlan) {
     }
 }
 
+/// A transport of a peer.
+struct Path {
+    name: Name,
+    id: String,
+}
+
 struct Peer {
     crew: Rc<Crew>,
     plan: PeerPlan,
     client: Client,
     began: u64,
     capabilities: Value,
-    sending: Option<Name>,
-    receiving: Option<Name>,
-    receiving_id: String,
+    sending: Option<Path>,
+    receiving: Option<Path>,
+    /// What others of the room produce: producers and their owners.
+    producers: HashMap<String, String>,
+    /// Its shard has failed.
+    hit: bool,
     /// Requests to consume that wait for their answers, and whose track they want.
     pending: HashMap<u64, Option<usize>>,
 }
@@ -205,47 +233,67 @@ impl Peer {
             capabilities,
             sending: None,
             receiving: None,
-            receiving_id: String::new(),
+            producers: HashMap::new(),
+            hit: false,
             pending: HashMap::new(),
         };
-        if peer.plan.video || peer.plan.audio.is_some() {
-            let (name, id) = peer.connect(true).await?;
-            peer.sending = Some(name);
-            peer.produce(name, &id).await?;
+        for other in present["peers"].as_array().into_iter().flatten() {
+            for producer in other["producers"].as_array().into_iter().flatten() {
+                peer.note_producer(&producer["producerId"], &other["peerId"]);
+            }
         }
-        if peer.plan.receives {
-            let (name, id) = peer.connect(false).await?;
-            (peer.receiving, peer.receiving_id) = (Some(name), id);
-            for other in present["peers"].as_array().into_iter().flatten() {
-                for producer in other["producers"].as_array().into_iter().flatten() {
-                    peer.consume(&producer["producerId"], &other["peerId"]).await?;
-                }
-            }
-            while !peer.pending.is_empty() {
-                let news = peer.client.news().await?;
-                peer.take(news).await?;
-            }
+        peer.connect_all().await?;
+        while !peer.pending.is_empty() {
+            let news = peer.client.news().await?;
+            peer.take(news).await?;
         }
         Ok(peer)
     }
 
-    /// Goes on consuming, until the connection ends.
-    async fn listen(&mut self) -> protoo::Error {
+    /// Goes on consuming, and makes transports anew that the server closed, until the connection ends.
+    async fn listen(&mut self) -> Result<(), Failure> {
         loop {
-            let news = match self.client.news().await {
-                Ok(news) => news,
-                Err(error) => return error,
-            };
-            if let Err(error) = self.take(news).await {
-                return error;
+            let news = self.client.news().await?;
+            self.take(news).await?;
+            while let Some(news) = self.client.queued() {
+                self.take(news).await?;
             }
+            self.connect_all().await?;
         }
     }
 
+    /// Makes the transports that are not there, and all that belongs on them.
+    async fn connect_all(&mut self) -> Result<(), Failure> {
+        if self.plan.sends() && self.sending.is_none() {
+            let path = self.connect(true).await?;
+            self.produce(&path).await?;
+            self.sending = Some(path);
+        }
+        if self.plan.receives && self.receiving.is_none() {
+            let path = self.connect(false).await?;
+            // Who sends now may have changed meanwhile.
+            while let Some(news) = self.client.queued() {
+                self.take(news).await?;
+            }
+            self.receiving = Some(path);
+            for (producer, owner) in self.producers.clone() {
+                self.consume(&producer, &owner).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a transport, and connects it: ICE, DTLS.
-    async fn connect(&mut self, producing: bool) -> Result<(Name, String), Failure> {
+    async fn connect(&mut self, producing: bool) -> Result<Path, Failure> {
         let wanted = json!({ "producing": producing, "consuming": !producing });
-        let answer = self.client.ask("createWebRtcTransport", wanted).await?;
+        let answer = loop {
+            match self.client.ask("createWebRtcTransport", wanted.clone()).await {
+                Err(protoo::Error::Refused(_, UNAVAILABLE, _)) if self.hit => {
+                    sleep(RETRY_AFTER).await;
+                }
+                answer => break answer?,
+            }
+        };
         let created = offers::created(&answer).await?;
         let (library, profile) = (self.crew.settings.dtls, self.crew.settings.profile);
         let value = self.crew.identity.fingerprint(library);
@@ -282,14 +330,16 @@ impl Peer {
             seal: keys.seal,
             open: keys.open,
             agent,
-            began: self.began,
+            began: if self.hit { 0 } else { self.began },
             ssrc: random as u32,
+            again: self.hit,
         };
         crew.order(name, Order::Add(name, Box::new(new)));
-        Ok((name, created.id))
+        Ok(Path { name, id: created.id })
     }
 
-    async fn produce(&mut self, name: Name, transport: &str) -> Result<(), Failure> {
+    async fn produce(&mut self, path: &Path) -> Result<(), Failure> {
+        let (name, transport) = (path.name, &path.id[..]);
         let cname = format!("{}-{}", self.crew.run, name);
         if self.plan.audio.is_some() {
             let on = Producing { transport, mid: "0", cname: &cname };
@@ -361,14 +411,21 @@ impl Peer {
         self.crew.order(name, Order::AddSource(name, source::Spec { number, ..spec }, track));
     }
 
-    async fn consume(&mut self, producer: &Value, owner: &Value) -> Result<(), protoo::Error> {
+    fn note_producer(&mut self, producer: &Value, owner: &Value) {
+        if let (Some(producer), Some(owner)) = (producer.as_str(), owner.as_str()) {
+            self.producers.insert(producer.to_owned(), owner.to_owned());
+        }
+    }
+
+    async fn consume(&mut self, producer: &str, owner: &str) -> Result<(), protoo::Error> {
+        let Some(Path { id: transport, .. }) = &self.receiving else { return Ok(()) };
         let request = json!({
             "producerId": producer,
             "rtpCapabilities": self.capabilities,
-            "transportId": self.receiving_id,
+            "transportId": transport,
         });
         let id = self.client.start("consume", request).await?;
-        let number = owner.as_str().and_then(|owner| owner.strip_prefix('p'));
+        let number = owner.strip_prefix('p');
         self.pending.insert(id, number.and_then(|number| number.parse().ok()));
         Ok(())
     }
@@ -376,10 +433,18 @@ impl Peer {
     async fn take(&mut self, news: News) -> Result<(), protoo::Error> {
         match news {
             News::Notice(method, data) => match &method[..] {
-                "newProducer" if self.receiving.is_some() => {
-                    self.consume(&data["producerId"], &data["peerId"]).await?;
+                "newProducer" => {
+                    self.note_producer(&data["producerId"], &data["peerId"]);
+                    if let [Some(producer), Some(owner)] =
+                        ["producerId", "peerId"].map(|field| data[field].as_str())
+                    {
+                        self.consume(producer, owner).await?;
+                    }
                 }
-                "transportClosed" => self.crew.joins.borrow_mut().closed += 1,
+                "producerClosed" => {
+                    self.producers.remove(data["producerId"].as_str().unwrap_or_default());
+                }
+                "transportClosed" => self.lose(&data),
                 _ => {}
             },
             News::Answer(id, answer) => {
@@ -394,13 +459,36 @@ impl Peer {
         Ok(())
     }
 
+    /// A transport is gone, with all that was on it.
+    fn lose(&mut self, notice: &Value) {
+        self.crew.joins.borrow_mut().closed += 1;
+        if notice["reason"] == SHARD_FAILED {
+            self.hit = true;
+            self.crew.recovery.note_hit(self.plan.place());
+        }
+        for path in [&mut self.sending, &mut self.receiving] {
+            if let Some(Path { name, .. }) = path.take_if(|it| notice["transportId"] == it.id) {
+                if self.hit {
+                    self.crew.order(name, Order::Hit(name));
+                }
+                self.crew.order(name, Order::Remove(name));
+            }
+        }
+    }
+
     async fn expect(
         &mut self,
         consumer: &Value,
         owner: Option<usize>,
     ) -> Result<(), protoo::Error> {
-        if let (Some(name), Some(spec)) = (self.receiving, offers::stream(consumer)) {
-            self.crew.order(name, Order::AddStream(name, spec));
+        if let (Some(Path { name, .. }), Some(mut spec)) =
+            (&self.receiving, offers::stream(consumer))
+        {
+            if let Some(owner) = owner {
+                let recovery = &self.crew.recovery;
+                spec.came = recovery.await_media(self.plan.place(), owner, spec.video);
+            }
+            self.crew.order(*name, Order::AddStream(*name, spec));
         }
         if let (Some(spotlight), "simulcast") =
             (self.plan.spotlight, consumer["type"].as_str().unwrap_or_default())

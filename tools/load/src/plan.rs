@@ -77,6 +77,16 @@ pub struct PeerPlan {
 }
 
 impl PeerPlan {
+    /// Its room and its number there.
+    pub fn place(&self) -> (usize, usize) {
+        (self.room, self.number)
+    }
+
+    /// Whether it sends anything.
+    pub fn sends(&self) -> bool {
+        self.video || self.audio.is_some()
+    }
+
     /// When it speaks, if it takes turns.
     pub fn turns(&self, length: Duration) -> Option<Turns> {
         let (index, of) = self.audio.flatten()?;
@@ -87,7 +97,7 @@ impl PeerPlan {
 /// All peers of a run: publishers first, so that others find them.
 pub fn peers(settings: &Settings) -> Vec<PeerPlan> {
     let mut all: Vec<_> = (0..settings.rooms).flat_map(|room| room_of(settings, room)).collect();
-    all.sort_by_key(|peer| (peer.joins, !(peer.video || peer.audio.is_some())));
+    all.sort_by_key(|peer| (peer.joins, !peer.sends()));
     all
 }
 

@@ -101,6 +101,11 @@ impl Client {
         }
     }
 
+    /// What has come already, if anything has.
+    pub fn queued(&mut self) -> Option<News> {
+        self.news.pop_front()
+    }
+
     /// Says goodbye.
     pub async fn close(mut self) {
         // The server sees the connection end in any case.

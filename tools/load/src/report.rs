@@ -9,6 +9,7 @@ use crate::flood::Sent;
 use crate::peer::Joins;
 use crate::phases::{Joining, Phase};
 use crate::process::{Snapshot, Usage};
+use crate::recovery;
 use crate::run::Window;
 use crate::settings::{Limits, Settings};
 use crate::soak::Outcome;
@@ -44,6 +45,8 @@ pub struct Figures {
     pub memory: Option<(u64, u64)>,
     /// How the soak went, if it was one.
     pub soak: Option<Outcome>,
+    /// What followed when a shard failed, if one was to.
+    pub recovery: Option<recovery::Outcome>,
     /// Where signaling was.
     pub server: SocketAddr,
     /// What strangers sent.
@@ -62,7 +65,8 @@ pub struct Percentiles {
 }
 
 impl Percentiles {
-    fn of(times: &Times) -> Option<Self> {
+    /// None of none.
+    pub fn of(times: &Times) -> Option<Self> {
         let at = |share| times.micros(share);
         Some(Self {
             count: times.count(),
@@ -74,7 +78,8 @@ impl Percentiles {
         })
     }
 
-    fn line(&self) -> String {
+    /// For people.
+    pub fn line(&self) -> String {
         let Self { count, p50, p90, p99, p999, max } = self;
         format!(
             "p50 {p50:.0}  p90 {p90:.0}  p99 {p99:.0}  p99.9 {p999:.0}  max {max:.0} µs ({count})"
@@ -208,6 +213,7 @@ pub struct Report {
     rest: Option<Phase>,
     load: Own,
     soak: Option<Outcome>,
+    recovery: Option<recovery::Outcome>,
     flood: Option<Sent>,
     /// Limits that do not hold.
     broken: Vec<String>,
@@ -216,7 +222,7 @@ pub struct Report {
 impl Report {
     /// Puts the figures together and compares them with the limits.
     pub fn new(settings: &Settings, figures: Figures) -> Self {
-        let Figures { joins, tally, before, window, memory, soak, server, .. } = figures;
+        let Figures { joins, tally, before, window, memory, soak, recovery, server, .. } = figures;
         let peers = joins.times.count();
         let local = server.ip().is_loopback();
         let mut report = Self {
@@ -261,10 +267,12 @@ impl Report {
                 dark: tally.dark,
             },
             soak,
+            recovery,
             broken: Vec::new(),
         };
         report.broken = report.broken_limits(&settings.limits);
         report.broken.extend(report.soak.iter().flat_map(|soak| soak.broken.clone()));
+        report.broken.extend(report.recovery.iter().flat_map(|it| it.broken.clone()));
         report
     }
 
@@ -355,6 +363,9 @@ impl Report {
         self.load.write(out)?;
         if let Some(soak) = &self.soak {
             out.push_str(&soak.text());
+        }
+        if let Some(recovery) = &self.recovery {
+            out.push_str(&recovery.text());
         }
         if let Some(flood) = &self.flood {
             writeln!(out, "strangers     {}", flood.line())?;
@@ -568,6 +579,7 @@ mod tests {
             window,
             memory: Some((1_000_000, 3_000_000)),
             soak: None,
+            recovery: None,
             server: ([127, 0, 0, 1], 3000).into(),
             flood: None,
         }
@@ -597,7 +609,8 @@ mod tests {
 
     #[test]
     fn limits_decide_the_code() {
-        let limit = |loss, p99, ns_per_packet| Limits { loss, p99, ns_per_packet };
+        let limit =
+            |loss, p99, ns_per_packet| Limits { loss, p99, ns_per_packet, ..Limits::default() };
         assert_eq!(report(limit(Some(1.0), Some(150.0), Some(1.0)), |_| ()).code(), 0);
         for limits in [limit(Some(0.9), None, None), limit(None, Some(90.0), None)] {
             let report = report(limits, |_| ());

@@ -18,6 +18,7 @@ use crate::peer::{self, Crew, Joins};
 use crate::phases::{self, JoinWatch};
 use crate::plan::{self, Scenario};
 use crate::process::Snapshot;
+use crate::recovery::Recovery;
 use crate::report::{Figures, Report};
 use crate::settings::Settings;
 use crate::soak::Soak;
@@ -79,14 +80,15 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
         over,
         joins: RefCell::new(Joins::default()),
         soak: soak.clone(),
+        recovery: Recovery::default(),
         silent: RefCell::default(),
     });
     let plans = plan::peers(settings);
     let early = plans.iter().filter(|plan| plan.joins.is_none()).count() as u64;
     let planned = plans.len();
     let mut peers = JoinSet::new();
-    for plan in plans {
-        peers.spawn_local(peer::live(crew.clone(), plan));
+    for plan in &plans {
+        peers.spawn_local(peer::live(crew.clone(), plan.clone()));
     }
     let mut watch = JoinWatch::new(settings.pid, empty.clone(), early);
     join_all(&crew, early, live, &mut watch).await;
@@ -103,6 +105,9 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
         flood.start(&crew.joins.borrow().remotes, core)
     });
     let flood = flood.transpose()?;
+    if let Some(after) = settings.kill_shard {
+        tokio::task::spawn_local(kill_shard(crew.clone(), after));
+    }
     let (before, window) = measure(settings, &workers, &begin, live).await;
     let flood = flood.and_then(Running::stop);
     if let (Some(soak), Some(watch)) = (&soak, watch) {
@@ -125,6 +130,10 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
         Some(soak) => Some(soak.end(tally.spoilt).await),
         None => None,
     };
+    let recovery = settings.kill_shard.map(|_| {
+        let limit = settings.limits.recovery;
+        crew.recovery.outcome(&plans, &tally, limit)
+    });
     let joins = crew.joins.take();
     let memory = empty.zip(after).map(|(empty, after)| (empty.resident, after.resident));
     let bursts = crew.tracks.bursts();
@@ -139,6 +148,7 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
         rest,
         memory,
         soak,
+        recovery,
         server,
         flood,
     };
@@ -162,6 +172,19 @@ fn disturb(soak: &Rc<Soak>, crew: &Rc<Crew>) -> AbortHandle {
         }
     });
     weigh.abort_handle()
+}
+
+/// Makes the shard of the first peer fail.
+async fn kill_shard(crew: Rc<Crew>, after: Duration) {
+    if crew.begun.clone().wait_for(Option::is_some).await.is_err() {
+        return;
+    }
+    sleep(after).await;
+    let port = crew.joins.borrow().remotes.first().map(|remote| remote.address);
+    if let Some(port) = port {
+        // If it could not be sent, no shard fails, which the report says.
+        let _ = crew.recovery.fail(port).await;
+    }
 }
 
 async fn join_all(crew: &Crew, early: u64, live: &Live, watch: &mut JoinWatch) {

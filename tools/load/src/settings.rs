@@ -80,12 +80,14 @@ pub struct Settings {
     pub network: Option<Script>,
     /// Strangers while it is measured.
     pub flood: Option<Flood>,
+    /// When a shard fails after measuring begins.
+    pub kill_shard: Option<Duration>,
     /// Limits that decide the exit code.
     pub limits: Limits,
 }
 
 /// What a run must keep.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Percent of packets.
     pub loss: Option<f64>,
@@ -93,6 +95,14 @@ pub struct Limits {
     pub p99: Option<f64>,
     /// CPU nanoseconds per forwarded packet.
     pub ns_per_packet: Option<f64>,
+    /// From a shard's failure until its peers are back.
+    pub recovery: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Settings::default().limits
+    }
 }
 
 impl Default for Settings {
@@ -248,6 +258,10 @@ file! {
     /// Datagrams of strangers per second [default: 50000]
     #[arg(long)]
     flood_rate: u32,
+    /// Seconds after measuring begins at which one shard is made to fail: of a livestream, a meeting or audio,
+    /// on a server built with the feature `test-hooks`
+    #[arg(long, value_name = "SECONDS")]
+    kill_shard: f64,
     /// Most loss, in percent
     #[arg(long)]
     max_loss: f64,
@@ -257,6 +271,9 @@ file! {
     /// Most CPU nanoseconds of the server per forwarded packet
     #[arg(long)]
     max_ns_per_packet: f64,
+    /// Longest time in seconds from --kill-shard until its peers send and receive all again [default: 5]
+    #[arg(long)]
+    max_recovery: f64,
 }
 
 /// Most peers that one run may have: sockets end before.
@@ -339,10 +356,15 @@ impl File {
             pid: self.pid,
             network,
             flood: self.flood.map(|kind| Flood { kind, rate: self.flood_rate.unwrap_or(50_000) }),
+            kill_shard: self
+                .kill_shard
+                .map(|after| seconds("kill-shard", Some(after), after))
+                .transpose()?,
             limits: Limits {
                 loss: self.max_loss.or((self.scenario == Some(Scenario::Soak)).then_some(0.0)),
                 p99: self.max_p99,
                 ns_per_packet: self.max_ns_per_packet,
+                recovery: seconds("max-recovery", self.max_recovery, 5.0)?,
             },
         };
         settings.check(most.unwrap_or(settings.peers))?;
@@ -374,6 +396,13 @@ impl Settings {
         within("feedback", self.feedback.map_or(0.0, |f| f.as_millis() as f64), 0.0, 10_000.0)?;
         if self.limits.ns_per_packet.is_some() && self.pid.is_none() {
             return Err("max-ns-per-packet: the server's --pid is needed".to_owned());
+        }
+        let Some(after) = self.kill_shard else { return Ok(()) };
+        if !matches!(self.scenario, Scenario::Livestream | Scenario::Meeting | Scenario::Audio) {
+            return Err("kill-shard: wanted is a livestream, a meeting or audio".to_owned());
+        }
+        if after + self.limits.recovery > self.seconds {
+            return Err("kill-shard: max-recovery after it, seconds must not be over".to_owned());
         }
         Ok(())
     }
@@ -413,6 +442,8 @@ mod tests {
             (&["--packet", "60"], "packet"),
             (&["--poll", "0"], "poll"),
             (&["--max-ns-per-packet", "900"], "pid"),
+            (&["--kill-shard", "6"], "kill-shard"),
+            (&["--kill-shard", "1", "--scenario", "churn"], "kill-shard"),
             (&["--scenario", "party"], "party"),
             (&["--at", "loss=1%"], "loss=1%"),
         ] {

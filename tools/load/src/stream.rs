@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use rtcp::reception_report::ReceptionReport;
 
 use crate::clock::MS;
+use crate::recovery::Came;
 use crate::stamp::{Kind, Stamp, Track};
 
 /// Packets that are told apart from their copies: 1,024 back from the highest.
@@ -34,6 +35,8 @@ pub struct Spec {
     pub wide_id: u8,
     /// Whether the receiver may ask for what it misses.
     pub nack: bool,
+    /// Written when its media is there.
+    pub came: Came,
 }
 
 /// What a packet was to its stream.
@@ -127,6 +130,9 @@ impl Stream {
     /// Takes note of a packet of number `wire`.
     pub fn note(&mut self, wire: u16, now: u64) -> (Seen, u64) {
         let Some(highest) = self.highest else {
+            if !self.spec.video {
+                self.spec.came.store(now, Ordering::Release);
+            }
             // Room below for what was overtaken.
             let number = u64::from(wire) + (1 << 16);
             (self.highest, self.first) = (Some(number), number);
@@ -234,7 +240,7 @@ impl Stream {
     }
 
     /// Takes note of an opened packet's stamp; says whether it completes the picture that was waited for.
-    pub fn note_stamp(&mut self, stamp: &Stamp, number: u64) -> bool {
+    pub fn note_stamp(&mut self, stamp: &Stamp, number: u64, now: u64) -> bool {
         self.anchor = Some((u64::from(stamp.number), number));
         let Picture::None { frame, came } = &mut self.picture else { return false };
         if !stamp.key {
@@ -248,6 +254,8 @@ impl Stream {
             return false;
         }
         self.picture = Picture::Shown;
+        // A picture that is lost later is another matter.
+        let _ = self.spec.came.compare_exchange(0, now, Ordering::Release, Ordering::Relaxed);
         true
     }
 
@@ -322,7 +330,8 @@ mod tests {
     use super::*;
 
     fn stream() -> Stream {
-        let spec = Spec { video: true, ssrc: 1, rtx_ssrc: 2, wide_id: 5, nack: true };
+        let came = Came::default();
+        let spec = Spec { video: true, ssrc: 1, rtx_ssrc: 2, wide_id: 5, nack: true, came };
         Stream::new(spec, 0)
     }
 
@@ -359,7 +368,7 @@ mod tests {
         track.depart(0, 100, 1);
         // The track's packet 40 has number 10 here.
         stream.note(10, 0);
-        stream.note_stamp(&Stamp { number: 40, count: 1, ..Stamp::default() }, 10 + (1 << 16));
+        stream.note_stamp(&Stamp { number: 40, count: 1, ..Stamp::default() }, 10 + (1 << 16), 1);
         stream.mark();
         for wire in 11..60 {
             stream.note(wire, 0);
@@ -374,12 +383,13 @@ mod tests {
     fn a_picture_is_there_when_all_packets_of_a_key_frame_are() {
         let mut stream = stream();
         let part = |frame, index, key| Stamp { frame, index, key, count: 3, ..Stamp::default() };
-        assert!(!stream.note_stamp(&part(4, 1, false), 0));
-        assert!(!stream.note_stamp(&part(5, 0, true), 0));
-        assert!(!stream.note_stamp(&part(6, 0, true), 0));
-        assert!(!stream.note_stamp(&part(6, 1, true), 0));
-        assert!(stream.note_stamp(&part(6, 2, true), 0));
+        assert!(!stream.note_stamp(&part(4, 1, false), 0, 7));
+        assert!(!stream.note_stamp(&part(5, 0, true), 0, 7));
+        assert!(!stream.note_stamp(&part(6, 0, true), 0, 7));
+        assert!(!stream.note_stamp(&part(6, 1, true), 0, 7));
+        assert!(stream.note_stamp(&part(6, 2, true), 0, 7));
         assert!(stream.has_picture() && !stream.wants_picture(u64::MAX));
+        assert_eq!(stream.spec.came.load(Ordering::Acquire), 7);
     }
 
     #[test]

@@ -99,6 +99,10 @@ tally! {
     expected: u64,
     /// Different packets that came.
     delivered: u64,
+    /// Of the expected, those on transports of peers whose shard did not fail.
+    kept_expected: u64,
+    /// See `kept_expected`.
+    kept_delivered: u64,
     /// Copies of packets.
     copies: u64,
     /// Of the delivered, those that came as retransmission.

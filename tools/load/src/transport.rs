@@ -44,10 +44,12 @@ pub struct NewTransport {
     pub open: Context,
     /// Renews consent.
     pub agent: ice::Agent,
-    /// When the peer began to join.
+    /// When the peer began to join; 0: it joined long ago.
     pub began: u64,
     /// Random: this side's SSRC in reports.
     pub ssrc: u32,
+    /// It is in the place of one that closed.
+    pub again: bool,
 }
 
 /// How a worker's transports measure.
@@ -82,6 +84,8 @@ pub struct Transport {
     rtt: u64,
     /// Whether a timer for gaps is set.
     pub gaps_timed: bool,
+    /// Its peer's shard failed, now or earlier.
+    pub hit: bool,
     scratch: Vec<u8>,
     ask: Vec<u16>,
 }
@@ -103,6 +107,7 @@ impl From<NewTransport> for Transport {
             checked: 0,
             rtt: FIRST_RTT,
             gaps_timed: false,
+            hit: new.again,
             scratch: Vec::new(),
             ask: Vec::new(),
         }
@@ -132,6 +137,10 @@ impl Transport {
             let (expected, delivered) = stream.tally(still_here);
             tally.expected += expected;
             tally.delivered += delivered;
+            if !self.hit {
+                tally.kept_expected += expected;
+                tally.kept_delivered += delivered;
+            }
             tally.copies += stream.copies;
             tally.dark += u64::from(still_here && !stream.has_picture());
         }
@@ -221,7 +230,7 @@ impl Transport {
         if stream.track.is_none() {
             stream.track = measure.tracks.find(stamp.track);
         }
-        if stream.note_stamp(&stamp, number) && self.began > 0 {
+        if stream.note_stamp(&stamp, number, now) && self.began > 0 {
             tally.first_frame.note(now.saturating_sub(self.began));
             self.began = 0;
         }

@@ -50,6 +50,8 @@ pub enum Order {
     AddStream(Name, StreamSpec),
     /// Sends a track on it.
     AddSource(Name, SourceSpec, Arc<Track>),
+    /// Its peer's shard failed: what it lost is no loss of others.
+    Hit(Name),
     /// Lets go of it.
     Remove(Name),
     /// Counting begins.
@@ -202,6 +204,11 @@ impl Worker {
                     }
                 }
                 Order::AddSource(name, spec, track) => self.add_source(name, spec, track),
+                Order::Hit(name) => {
+                    if let Some(slot) = self.names.get(&name) {
+                        self.transports[*slot].1.hit = true;
+                    }
+                }
                 Order::Remove(name) => {
                     if let Some(slot) = self.names.remove(&name) {
                         let (_, transport) = self.transports.remove(slot);
@@ -450,6 +457,7 @@ mod tests {
 
     use super::*;
     use crate::ice::{Agent, Remote};
+    use crate::recovery::Came;
     use crate::stamp::{Kind, Tracks};
 
     const SSRC: u32 = 77;
@@ -472,6 +480,7 @@ mod tests {
             agent,
             began: 1,
             ssrc: 5,
+            again: false,
         })
     }
 
@@ -493,7 +502,9 @@ mod tests {
         let (to_a, to_b) = (a.try_clone().expect("a copy"), b.try_clone().expect("a copy"));
         orders.send(Order::Add(1, transport(a, &to_b))).expect("it runs");
         orders.send(Order::Add(2, transport(b, &to_a))).expect("it runs");
-        let stream = StreamSpec { video: true, ssrc: SSRC, rtx_ssrc: 78, wide_id: 4, nack: true };
+        let came = Came::default();
+        let stream =
+            StreamSpec { video: true, ssrc: SSRC, rtx_ssrc: 78, wide_id: 4, nack: true, came };
         orders.send(Order::AddStream(2, stream)).expect("it runs");
         let (number, track) = tracks.add(Kind::Video);
         let spec = SourceSpec {
