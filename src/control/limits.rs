@@ -27,6 +27,8 @@ pub enum Limit {
     Connections,
     /// `MAX_CONNECTIONS_PER_ADDRESS`: a connection was refused.
     ConnectionsPerAddress,
+    /// The process' limit of open descriptors: a connection was refused.
+    Descriptors,
     /// `MAX_HALF_OPEN`: the oldest connection without a request was closed.
     HalfOpen,
     /// `HTTP_TIMEOUT`: a TLS handshake, a request's head or its body took too long.
@@ -46,7 +48,7 @@ pub enum Limit {
 }
 
 /// Each limit and its name in what is exported.
-const NAMES: [(Limit, &str); 18] = [
+const NAMES: [(Limit, &str); 19] = [
     (Limit::Rooms, "rooms"),
     (Limit::EmptyRooms, "empty_rooms"),
     (Limit::EmptyRoomTimeout, "empty_room_timeout"),
@@ -57,6 +59,7 @@ const NAMES: [(Limit, &str); 18] = [
     (Limit::AppData, "app_data"),
     (Limit::Connections, "connections"),
     (Limit::ConnectionsPerAddress, "connections_per_address"),
+    (Limit::Descriptors, "descriptors"),
     (Limit::HalfOpen, "half_open"),
     (Limit::HttpTimeout, "http_timeout"),
     (Limit::HeadSize, "head_size"),

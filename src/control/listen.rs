@@ -20,13 +20,14 @@ use crate::control::admission::{Admitted, HalfOpen, Seat};
 use crate::control::http::Server;
 use crate::control::limits::Limit;
 use crate::control::refusal::Refusal;
+use crate::control::spare::Spare;
 use crate::control::tls::Certificates;
 
 /// Header fields per request: browsers behind proxies send about 40.
 const MAX_HEADERS: usize = 100;
 /// Longest request head in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// Breath after a failed accept, which mostly means that file descriptors have run out.
+/// Breath after a failed accept for which there is no remedy.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections for ever.
@@ -35,15 +36,24 @@ pub async fn serve(
     server: Arc<Server>,
     certificates: Option<Arc<Certificates>>,
 ) {
+    let (mut spare, mut is_short) = (Spare::new(&listener), false);
     loop {
         let (stream, from) = match listener.accept().await {
             Ok((stream, from)) => (stream, from.ip()),
             Err(error) => {
-                warn!(%error, "Cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
+                // Not once per connection: there may be many.
+                if !std::mem::replace(&mut is_short, true) {
+                    warn!(%error, "Cannot accept a connection");
+                }
+                if Spare::is_for(&error) && spare.refuse(&listener, certificates.is_none()).await {
+                    server.limits_met().count(Limit::Descriptors);
+                } else {
+                    sleep(ACCEPT_PAUSE).await;
+                }
                 continue;
             }
         };
+        is_short = false;
         let Some(admitted) = server.admit(from) else { continue };
         // Signaling is small messages that somebody waits for.
         let _ = stream.set_nodelay(true);

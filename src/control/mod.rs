@@ -40,6 +40,7 @@ pub mod runtime;
 pub mod secrets;
 pub mod session;
 pub mod socketio;
+mod spare;
 mod speakers;
 pub mod specs;
 pub mod streams;

@@ -7,6 +7,8 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::client::{Peer, http};
+use crate::exposition::Exposition;
+use crate::metrics::scrape_until;
 use crate::process::{PATIENCE, Server, refused_under};
 
 /// With every number of descriptors that does not do, up to the first that does.
@@ -31,10 +33,12 @@ async fn without_memory_to_lock_peers_are_served() {
     peer.ask("createWebRtcTransport", json!({})).await.unwrap();
 }
 
-/// More connections than descriptors: those who are in go on, and there is room again when some have left.
+/// More connections than descriptors: those who are in go on, who comes is told, and there is room again when
+/// some have left.
 #[tokio::test]
 async fn without_descriptors_for_more_the_connected_are_served() {
-    let server = Server::start_under("ulimit -n 64", &[]);
+    // The crowd stays until the test lets it go.
+    let server = Server::start_under("ulimit -n 64", &[("HTTP_TIMEOUT", "600")]);
     let mut peer = Peer::join(server.http, "r", "p").await;
     let mut crowd = Vec::new();
     for _ in 0..100 {
@@ -42,6 +46,10 @@ async fn without_descriptors_for_more_the_connected_are_served() {
     }
     let refused = server.log_line("Cannot accept a connection");
     assert_eq!(refused["level"], "WARN");
+    for _ in 0..3 {
+        let told = http(server.http, "GET", "/api/health", "").await;
+        assert_eq!(told.refusal(), (503, "UNAVAILABLE".to_owned()));
+    }
     for _ in 0..3 {
         let transport = peer.ask("createWebRtcTransport", json!({})).await.unwrap();
         let id = &transport["id"];
@@ -53,4 +61,7 @@ async fn without_descriptors_for_more_the_connected_are_served() {
         assert!(Instant::now() < deadline, "nobody is let in any more");
         sleep(Duration::from_millis(50)).await;
     }
+    let met = [("limit", "descriptors")];
+    let counted = |seen: &Exposition| seen.value("shardcast_limits_met_total", &met) >= 3.0;
+    scrape_until(server.http, counted).await;
 }

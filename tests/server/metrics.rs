@@ -23,7 +23,7 @@ async fn scrape(to: SocketAddr) -> Exposition {
 }
 
 /// The first scrape that is as it should be; an answer is shared for a moment, and shards take theirs.
-async fn scrape_until(to: SocketAddr, is_so: impl Fn(&Exposition) -> bool) -> Exposition {
+pub async fn scrape_until(to: SocketAddr, is_so: impl Fn(&Exposition) -> bool) -> Exposition {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let scraped = scrape(to).await;
