@@ -1,6 +1,7 @@
 //! The whole server from outside: the real binary over loopback, its REST calls, its signaling, its start
 //! and its end. Where time matters, the control thread runs in the test with a shorter ping.
 
+mod checks;
 mod client;
 mod exhaustion;
 mod exposition;

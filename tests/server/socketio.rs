@@ -10,6 +10,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::{Peer, http, websocket};
+use crate::metrics::scrape_until;
 use crate::process::{PATIENCE, Server};
 
 /// A client of the default namespace.
@@ -161,4 +162,42 @@ async fn long_polling_works_too() {
     let path = "/socket.io/?EIO=4&transport=polling&sid=AAAAAAAAAAA";
     let long = " ".repeat(64 * 1024 + 1);
     assert_eq!(http(server.http, "POST", path, &long).await.status, 413);
+}
+
+/// As over `protoo`: ten may come at once, ten are refused; above that it is a flood.
+#[tokio::test]
+async fn too_many_events_are_refused_and_a_flood_is_disconnected() {
+    let server = Server::start(&[("MESSAGES_PER_SECOND", "1")]);
+    let mut client = Client::connect(server.http, "").await;
+    let mut refused = 0;
+    for _ in 0..20 {
+        let answer = client.ask("leaveRoom", json!({})).await;
+        match answer["error"]["code"].as_u64() {
+            // It has joined nothing.
+            Some(403) => {}
+            Some(429) => refused += 1,
+            _ => panic!("{answer}"),
+        }
+    }
+    assert!(refused > 0);
+    // Others are not affected.
+    let mut other = Client::connect(server.http, "&roomId=r&peerId=p").await;
+    assert_eq!(other.ask("joinRoom", json!({})).await, json!({ "peers": [] }));
+
+    loop {
+        // It may be closed already.
+        let event = json!(["leaveRoom", {}]);
+        let _ = client.socket.send(Message::text(format!("42999{event}"))).await;
+        let packet = client.packet().await;
+        if packet == "41" {
+            break;
+        }
+        assert!(packet.starts_with("43999"), "{packet}");
+    }
+    let met = [("limit", "messages")];
+    let flooded = |seen: &crate::exposition::Exposition| {
+        seen.value("shardcast_limits_met_total", &met) > f64::from(refused)
+    };
+    scrape_until(server.http, flooded).await;
+    assert_eq!(other.ask("leaveRoom", json!({})).await, json!({}));
 }
