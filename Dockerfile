@@ -13,6 +13,7 @@ RUN target=$(rustc --print host-tuple) \
     && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target" \
     && strip -o /shardcast "target/$target/release/shardcast"
 
+# It needs no file but /dev/urandom, which the engine provides.
 FROM scratch
 COPY --from=build /shardcast /shardcast
 # Nobody in particular, without a right or a file.
