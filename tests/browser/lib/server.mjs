@@ -19,7 +19,7 @@ const STOP_WITHIN = 5000;
 
 /** Starts the server; `env` adds to or replaces the settings below. */
 export async function startServer(env = {}) {
-  const port = await freeTcpPort();
+  const port = env.HTTP_PORT ?? await freeTcpPort();
   const first = await freeUdpRange(UDP_PORTS);
   const settings = {
     HTTP_IP: '127.0.0.1',

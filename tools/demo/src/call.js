@@ -6,7 +6,7 @@
 //   trackStarted {peerId, source, track}   trackEnded {peerId, source, track}
 //   trackPaused {peerId, source, kind, paused}
 //   speaker {peerId}                   who speaks; null: nobody
-//   problem {text}                     something to tell the user; the call goes on
+//   problem {text}                     something to tell the user; the call goes on. null: it is over
 
 import { Peer, WebSocketTransport } from 'protoo-client';
 import { Device } from 'mediasoup-client';
@@ -18,6 +18,8 @@ import { KeptTransport } from './recover.js';
 // A connection that broke is found dead by the server only at its next missed ping (10 s apart).
 // Until then our own old self holds the name.
 const REJOIN_TRIES = 30;
+// And a server that is about to stop lets nobody in (503); the next one will.
+const REJOIN_AFTER = [409, 503];
 const REJOIN_PAUSE = 1000;
 
 // What is lost of a voice is in the packet behind it too (in-band FEC), or is sent again.
@@ -29,6 +31,8 @@ const WANTED_EXTENSIONS = { 'http://www.webrtc.org/experiments/rtp-hdrext/abs-ca
 export class Call extends EventTarget {
   #options;
   #peer = null;
+  // The server has said that it will stop: the end of the room and of the connection are no end of the call.
+  #draining = false;
   #state = 'new';
   // Counts the connections, so that work begun on a lost one knows that it is late.
   #session = 0;
@@ -136,6 +140,8 @@ export class Call extends EventTarget {
       if (session !== this.#session) return;
       this.#device = device;
       this.#setState('joined', `in room ${this.#options.room}`);
+      // What was wrong with the connection before is mended.
+      if (session > 1) this.emit('problem', { text: null });
       this.#receiving.ready(device);
       await this.#queueSend(() => this.#produceAll());
     } catch (error) {
@@ -155,7 +161,7 @@ export class Call extends EventTarget {
         if (session === this.#session) this.#receiving = new Receiving(this, peers);
         return;
       } catch (error) {
-        const waiting = error.code === 409 && session > 1 && tries < REJOIN_TRIES;
+        const waiting = REJOIN_AFTER.includes(error.code) && session > 1 && tries < REJOIN_TRIES;
         if (!waiting || session !== this.#session) throw error;
         await new Promise((resolve) => setTimeout(resolve, REJOIN_PAUSE));
       }
@@ -165,9 +171,11 @@ export class Call extends EventTarget {
   #notified(method, data) {
     switch (method) {
       case 'roomClosed':
-        return this.#end('the room was closed');
+        // Of a server that stops, the connection ends next, and we come again.
+        return this.#draining ? undefined : this.#end('the room was closed');
       case 'draining':
-        return this.#problem('The server is about to stop; the call will break off.');
+        this.#draining = true;
+        return this.#problem('The server is about to stop. The call will go on when it is back.');
       case 'activeSpeakerChanged':
         return this.emit('speaker', { peerId: data.activeSpeakerId });
       case 'producerLayersWanted':
@@ -292,6 +300,7 @@ export class Call extends EventTarget {
 
   #dropSession() {
     this.#session += 1;
+    this.#draining = false;
     this.#lost.reject(new Error('the connection to the server was lost'));
     this.#lost = lostSignal();
     this.#closeSending();
