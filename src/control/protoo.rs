@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as WebSocketFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tracing::debug;
@@ -35,6 +36,12 @@ const READ_TIMES: usize = 4;
 const ID_WITHIN: usize = 256;
 /// On this code `protoo-client` does not connect again by itself.
 const REMOVED: CloseCode = CloseCode::Library(4000);
+/// Bytes that a connection keeps to read into; one that waits for its message may have more. Below 1 kB it
+/// does not come back as what is reserved after a longer message (`BytesMut`).
+const READ_BUFFER: usize = 512;
+/// Longest payload of one frame that we send, in bytes: what is written in between stays as large as the largest one,
+/// and thousands of connections are silent once they have joined.
+const MAX_FRAGMENT: usize = 1024;
 /// How long a close may take until the connection is dropped.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -45,8 +52,8 @@ where
 {
     let (max_read, ping_interval) = (READ_TIMES * manners.max_message, manners.ping_interval);
     let config = WebSocketConfig::default()
-        .read_buffer_size(4096)
-        .write_buffer_size(4096)
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
         .max_message_size(Some(max_read))
         .max_frame_size(Some(max_read));
     let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
@@ -63,17 +70,18 @@ where
         in_flight: 0,
         awaited: false,
         missed: 0,
+        last: None,
     };
     let ending = connection.run(line, ping).await;
     debug!(session = id.0, ?ending, "WebSocket closing");
     if let Ending::Hub(_) = ending {
         // The hub has let go of the peer; when it stops, it waits for the handshake.
-        close(&mut socket, ending).await;
+        Box::pin(close(&mut socket, ending)).await;
         hub.closed(id).await;
     } else {
         // The room need not wait for the handshake.
         hub.closed(id).await;
-        close(&mut socket, ending).await;
+        Box::pin(close(&mut socket, ending)).await;
     }
 }
 
@@ -105,6 +113,9 @@ struct Connection<'a, S> {
     awaited: bool,
     /// Pings unanswered in a row.
     missed: u32,
+    /// What came last. As long as it is there, its memory is not taken for what comes next: so a long message's is given
+    /// back when a short one has come, if only the answer to a ping.
+    last: Option<Message>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
@@ -141,7 +152,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if matches!(outgoing, Outgoing::Response { .. }) {
             self.in_flight -= 1;
         }
-        self.send(Message::text(frame(outgoing).to_string())).await
+        self.say(&frame(outgoing)).await
+    }
+
+    /// Sends a text message, in fragments (RFC 6455 §5.4) if it is long.
+    async fn say(&mut self, content: &Value) -> Result<(), Ending> {
+        let mut rest = Bytes::from(content.to_string());
+        let mut kind = Data::Text;
+        loop {
+            let fragment = rest.split_to(rest.len().min(MAX_FRAGMENT));
+            let is_last = rest.is_empty();
+            let frame = WebSocketFrame::message(fragment, OpCode::Data(kind), is_last);
+            self.send(Message::Frame(frame)).await?;
+            if is_last {
+                return Ok(());
+            }
+            kind = Data::Continue;
+        }
     }
 
     async fn send(&mut self, message: Message) -> Result<(), Ending> {
@@ -184,6 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             self.missed = 0;
             self.hub.missed_ping(self.id, false).await;
         }
+        self.last = Some(message.clone());
         let verdict = self.manners.judge(&mut self.meter);
         match message {
             _ if verdict == Verdict::Flood => Err(Ending::Flood),
@@ -206,7 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     async fn refuse(&mut self, tag: u64, refusal: &Refusal) -> Result<(), Ending> {
-        self.send(Message::text(error(tag, refusal.status, &refusal.reason).to_string())).await
+        self.say(&error(tag, refusal.status, &refusal.reason)).await
     }
 
     async fn request(&mut self, text: &str) -> Result<(), Ending> {
