@@ -92,7 +92,7 @@ impl World {
         let client = &mut self.clients[index];
         let mut answers = Vec::new();
         while let Ok(outgoing) = client.line.outgoing.try_recv() {
-            if let Outgoing::Response { tag, result } = &outgoing {
+            if let Outgoing::Response { tag, result } = &*outgoing {
                 assert!(client.pending > 0, "answered twice");
                 client.pending -= 1;
                 if let Err(refusal) = result {
@@ -101,7 +101,7 @@ impl World {
                 }
                 answers.push((*tag, result.as_ref().ok().cloned()));
             }
-            let frame = protoo::frame(outgoing);
+            let frame = protoo::frame(*outgoing);
             assert!(
                 serde_json::from_str::<Value>(&frame.to_string()).is_ok_and(|same| same == frame)
             );

@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         loop {
             let step = tokio::select! {
                 end = &mut line.end => return self.last_words(line, end.ok()).await,
-                Some(outgoing) = line.outgoing.recv() => self.deliver(outgoing).await,
+                Some(outgoing) = line.outgoing.recv() => self.deliver(*outgoing).await,
                 _ = ping.tick() => self.ping().await,
                 message = self.socket.next(), if self.in_flight < MAX_IN_FLIGHT => {
                     self.receive(message).await
@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let end = end.unwrap_or(End::ShuttingDown);
         if end != End::TooSlow {
             while let Ok(outgoing) = line.outgoing.try_recv() {
-                if let Err(ending) = self.deliver(outgoing).await {
+                if let Err(ending) = self.deliver(*outgoing).await {
                     return ending;
                 }
             }

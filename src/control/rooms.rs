@@ -39,7 +39,8 @@ pub struct Rooms {
     pub(super) shards: Vec<Mailbox>,
     pub(super) loads: Vec<Load>,
     pub(super) faults: ShardFaults,
-    pub(super) sessions: BTreeMap<SessionId, Session>,
+    /// Boxed, since the tree's nodes are half empty.
+    pub(super) sessions: BTreeMap<SessionId, Box<Session>>,
     pub(super) rooms: BTreeMap<RoomId, Room>,
     pub(super) transports: HashMap<TransportId, Transport>,
     pub(super) producers: HashMap<ProducerId, Producer>,
@@ -166,7 +167,8 @@ impl Rooms {
 
     /// A client has connected.
     pub fn open(&mut self, session: SessionId, link: Link, caller: Caller) {
-        self.sessions.insert(session, Session { link, caller, missed_ping: false, peer: None });
+        let entry = Session { link, caller, missed_ping: false, peer: None };
+        self.sessions.insert(session, Box::new(entry));
     }
 
     /// A client has gone: its peer leaves.
@@ -370,7 +372,10 @@ impl Rooms {
     }
 
     fn session(&self, session: SessionId) -> Result<&Session, Refusal> {
-        self.sessions.get(&session).ok_or_else(|| Refusal::new(403, "this connection has ended"))
+        self.sessions
+            .get(&session)
+            .map(|it| &**it)
+            .ok_or_else(|| Refusal::new(403, "this connection has ended"))
     }
 
     pub(super) fn sessions_of(&self, room: &RoomId) -> Vec<SessionId> {
@@ -481,7 +486,7 @@ impl Rooms {
 
     fn deliver(&mut self, session: SessionId, outgoing: Outgoing) {
         let Some(entry) = self.sessions.get(&session) else { return };
-        if entry.link.outgoing.try_send(outgoing).is_err() {
+        if entry.link.outgoing.try_send(Box::new(outgoing)).is_err() {
             self.doomed.push(session);
         }
     }

@@ -134,8 +134,8 @@ pub enum End {
 
 /// The hub's side of a session. Dropping it ends the session.
 pub struct Link {
-    /// Full means: too slow.
-    pub outgoing: mpsc::Sender<Outgoing>,
+    /// Full means: too slow. Boxed, since a queue keeps room for 32 of what it carries, and is empty.
+    pub outgoing: mpsc::Sender<Box<Outgoing>>,
     /// Used once.
     pub end: oneshot::Sender<End>,
 }
@@ -143,7 +143,7 @@ pub struct Link {
 /// The connection's side of a session.
 pub struct Line {
     /// What to write.
-    pub outgoing: mpsc::Receiver<Outgoing>,
+    pub outgoing: mpsc::Receiver<Box<Outgoing>>,
     /// When to stop.
     pub end: oneshot::Receiver<End>,
 }

@@ -119,7 +119,7 @@ async fn session(
                 break;
             }
             Some(outgoing) = line.outgoing.recv() => {
-                match deliver(&socket, &mut pending, outgoing) {
+                match deliver(&socket, &mut pending, *outgoing) {
                     Ok(()) => {}
                     Err(SendError::Socket(SocketError::InternalChannelFull)) => {
                         manners.met.count(Limit::SlowReaders);
@@ -155,7 +155,7 @@ fn refuse(call: Call, refusal: &Refusal) {
 
 fn last_words(socket: &SocketRef, mut line: Line, pending: &mut HashMap<u64, AckSender>) {
     while let Ok(outgoing) = line.outgoing.try_recv() {
-        if deliver(socket, pending, outgoing).is_err() {
+        if deliver(socket, pending, *outgoing).is_err() {
             return;
         }
     }

@@ -4,6 +4,8 @@
 
 mod endpoint;
 mod framing;
+mod session;
+mod suites;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use dimpl::DtlsCertificate;
 pub(super) use endpoint::{EarlyHellos, Endpoint, Progress};
 pub use framing::MAX_MESSAGE_LEN;
 pub(super) use framing::{is_client_hello, is_well_formed};
+pub(super) use session::Session;
 
 /// Time from the first hello to finished; mediasoup's and the Jitsi bridge's value too.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,6 +52,7 @@ impl Identity {
         let certificate = dimpl::certificate::generate_self_signed_certificate()
             .map_err(|error| GenerateError(error.to_string()))?;
         let config = dimpl::Config::builder()
+            .with_crypto_provider(suites::provider())
             .mtu(MTU)
             .max_queue_rx(MAX_WAITING)
             .max_queue_tx(MAX_OUTGOING)

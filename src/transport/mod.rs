@@ -92,12 +92,14 @@ pub struct Transport {
     owes_connected: bool,
 }
 
-/// How far DTLS is. The endpoint stays after the handshake, to send its last flight again and to
-/// notice the peer's goodbye.
+/// How far DTLS is.
 enum Dtls {
     /// Nothing is known of the peer yet.
     Waiting(dtls::EarlyHellos),
+    /// The handshake.
     Running(Box<dtls::Endpoint>),
+    /// What stays after it, to send its last flight again and to notice the peer's goodbye.
+    Done(Box<dtls::Session>),
     /// The handshake has happened elsewhere, or everything is over.
     Absent,
 }
@@ -185,8 +187,10 @@ impl Transport {
         }
         self.state = State::Closed;
         self.media = None;
-        if let Dtls::Running(endpoint) = &mut self.dtls {
-            endpoint.close();
+        match &mut self.dtls {
+            Dtls::Done(session) => session.close(),
+            // Before there are keys there is nothing to say goodbye to.
+            Dtls::Waiting(_) | Dtls::Running(_) | Dtls::Absent => self.dtls = Dtls::Absent,
         }
     }
 
@@ -244,6 +248,12 @@ impl Transport {
                 }
             }
             Dtls::Running(_) => self.advance_dtls(|endpoint| endpoint.receive(now, datagram)),
+            Dtls::Done(session) => {
+                if session.receive(now, datagram) {
+                    self.fail(CloseReason::DtlsClosed);
+                }
+                Ok(())
+            }
             Dtls::Absent => Err(Rejected::BadDtls),
         }
     }
@@ -307,6 +317,7 @@ impl Transport {
         self.remote()?;
         match &mut self.dtls {
             Dtls::Running(endpoint) => endpoint.poll_transmit(buffer),
+            Dtls::Done(session) => session.poll_transmit(buffer),
             Dtls::Waiting(_) | Dtls::Absent => None,
         }
     }
@@ -330,7 +341,7 @@ impl Transport {
         }
         let handshake = match &self.dtls {
             Dtls::Running(endpoint) => endpoint.next_timeout(),
-            Dtls::Waiting(_) | Dtls::Absent => None,
+            Dtls::Waiting(_) | Dtls::Done(_) | Dtls::Absent => None,
         };
         self.ice.next_timeout().into_iter().chain(handshake).min()
     }
@@ -366,7 +377,8 @@ impl Transport {
         };
         match step(endpoint) {
             dtls::Progress::None => Ok(()),
-            dtls::Progress::Connected(keys) => {
+            dtls::Progress::Connected(keys, session) => {
+                self.dtls = Dtls::Done(session);
                 self.install(&keys);
                 Ok(())
             }

@@ -89,7 +89,7 @@ impl Lab {
         client.requests += 1;
         self.rooms.request(client.id, client.requests, method, data);
         loop {
-            match client.line.outgoing.try_recv().expect("no response") {
+            match *client.line.outgoing.try_recv().expect("no response") {
                 Outgoing::Notification { method, data } => {
                     client.news.push((method, (*data).clone()))
                 }
@@ -162,7 +162,7 @@ impl Client {
     pub fn responses(&mut self) -> Vec<(u64, Result<Value, Refusal>)> {
         let mut responses = Vec::new();
         while let Ok(outgoing) = self.line.outgoing.try_recv() {
-            match outgoing {
+            match *outgoing {
                 Outgoing::Notification { method, data } => {
                     self.news.push((method, (*data).clone()))
                 }
@@ -175,7 +175,7 @@ impl Client {
     /// What the client was told since the last time.
     pub fn news(&mut self) -> Vec<(&'static str, Value)> {
         while let Ok(outgoing) = self.line.outgoing.try_recv() {
-            match outgoing {
+            match *outgoing {
                 Outgoing::Notification { method, data } => {
                     self.news.push((method, (*data).clone()))
                 }

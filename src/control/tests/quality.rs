@@ -369,7 +369,8 @@ async fn the_hub_gives_up_on_a_silent_shard_by_itself() {
     let (id, mut line) = hub.open(Caller::default()).await.unwrap();
     let mut ask = async |tag, method: &str, data| {
         hub.request(id, tag, method.to_owned(), data).await;
-        match timeout(5 * ANSWER_WITHIN, line.outgoing.recv()).await.expect("in time") {
+        let outgoing = timeout(5 * ANSWER_WITHIN, line.outgoing.recv()).await.expect("in time");
+        match outgoing.map(|it| *it) {
             Some(Outgoing::Response { result, .. }) => result,
             other => panic!("{other:?}"),
         }

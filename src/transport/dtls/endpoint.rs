@@ -1,10 +1,12 @@
-//! The handshake of one transport, and what stays of it: alerts and the last flight.
+//! The handshake of one transport.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use dimpl::{Dtls, Output, SrtpProfile};
 
+use super::session::Session;
+use super::suites::{self, Opener};
 use super::{Fingerprint, Identity, MAX_OUTGOING, MTU, Peer, Role, framing};
 use crate::transport::CloseReason;
 use crate::transport::srtp::{Keys, Profile};
@@ -45,13 +47,13 @@ impl EarlyHellos {
 pub enum Progress {
     /// Nothing to tell.
     None,
-    /// The peer is who signaling said it is; these are the keys. Told once.
-    Connected(Box<Keys>),
+    /// The peer is who signaling said it is; these are the keys, and what takes the endpoint's place.
+    Connected(Box<Keys>, Box<Session>),
     /// It is over. The endpoint is not to be used any more.
     Closed(CloseReason),
 }
 
-/// One side of a DTLS association.
+/// One side of a DTLS association until the handshake is done.
 pub struct Endpoint {
     dtls: Dtls,
     role: Role,
@@ -61,8 +63,6 @@ pub struct Endpoint {
     timeout: Option<Instant>,
     has_started: bool,
     is_verified: bool,
-    is_connected: bool,
-    has_keys: bool,
 }
 
 impl Endpoint {
@@ -79,8 +79,6 @@ impl Endpoint {
             timeout: None,
             has_started: false,
             is_verified: false,
-            is_connected: false,
-            has_keys: false,
         }
     }
 
@@ -97,10 +95,12 @@ impl Endpoint {
     pub fn receive(&mut self, now: Instant, datagram: &[u8]) -> Progress {
         self.has_started = true;
         // `dimpl` takes the time with this call only, and needs it before its first packet.
-        if self.dtls.handle_timeout(now).is_err() || self.dtls.handle_packet(datagram).is_err() {
-            return Progress::Closed(self.failure());
+        let taken = self.dtls.handle_timeout(now).and_then(|()| self.dtls.handle_packet(datagram));
+        let opener = suites::take_opener();
+        if taken.is_err() {
+            return Progress::Closed(CloseReason::DtlsFailed);
         }
-        self.collect()
+        self.collect(now, opener)
     }
 
     /// Sends again what was lost, or gives up.
@@ -123,27 +123,21 @@ impl Endpoint {
         Some(datagram.len())
     }
 
-    /// Tells the peer that we go (RFC 5246 §7.2.1), if there is a session to close.
-    pub fn close(&mut self) {
-        if self.is_connected && self.dtls.close().is_ok() {
-            let _ = self.collect();
-        }
-    }
-
     fn advance(&mut self, now: Instant) -> Progress {
         if self.dtls.handle_timeout(now).is_err() {
-            return Progress::Closed(self.failure());
+            return Progress::Closed(CloseReason::DtlsFailed);
         }
-        self.collect()
+        self.collect(now, None)
     }
 
     /// Takes all that the handshake has to say. Its order: the certificate before the keys, and both
     /// before the records of our last flight; so nothing leaves towards a peer that is not verified.
-    fn collect(&mut self) -> Progress {
-        let mut keys = None;
+    fn collect(&mut self, now: Instant, opener: Option<Opener>) -> Progress {
+        let (mut keys, mut is_connected, mut flight) = (None, false, Vec::new());
         let mut buffer = [0; OUTPUT_LEN];
         loop {
             match self.dtls.poll_output(&mut buffer) {
+                Output::Packet(datagram) if is_connected => flight.extend_from_slice(datagram),
                 Output::Packet(datagram) => {
                     // What finds no room is sent again by the retransmission timer.
                     if self.outgoing.len() < MAX_OUTGOING && datagram.len() <= MTU {
@@ -160,34 +154,38 @@ impl Endpoint {
                     keys = srtp_profile(profile)
                         .and_then(|p| Keys::from_dtls(p, &material, self.role == Role::Active));
                 }
-                Output::Connected => self.is_connected = true,
+                Output::Connected => is_connected = true,
                 Output::CloseNotify => return Progress::Closed(CloseReason::DtlsClosed),
                 // SCTP, which we do not speak, or a record that we could not have asked for.
                 Output::ApplicationData(_) => {}
                 Output::Timeout(due) => {
-                    // Once connected, we send again only what the peer asks for again.
-                    self.timeout = (!self.is_connected).then_some(due);
+                    self.timeout = Some(due);
                     break;
                 }
-                _ => return Progress::Closed(self.failure()),
+                _ => return Progress::Closed(CloseReason::DtlsFailed),
             }
         }
-        match keys {
-            Some(keys) if self.is_verified && !self.has_keys => {
-                self.has_keys = true;
-                Progress::Connected(Box::new(keys))
+        match (keys, opener) {
+            (None, _) if !is_connected => Progress::None,
+            (Some(keys), Some(opener)) if is_connected && self.is_verified => {
+                let goodbye = self.goodbye();
+                let session = Session::new(now, opener, &flight, &goodbye);
+                Progress::Connected(Box::new(keys), Box::new(session))
             }
-            // No certificate, no profile in common, or new keys: none of these is a call.
-            Some(_) => Progress::Closed(CloseReason::DtlsFailed),
-            None if self.is_connected && !self.has_keys => {
-                Progress::Closed(CloseReason::DtlsFailed)
-            }
-            None => Progress::None,
+            // No certificate, or no profile in common: neither is a call.
+            _ => Progress::Closed(CloseReason::DtlsFailed),
         }
     }
 
-    fn failure(&self) -> CloseReason {
-        if self.is_connected { CloseReason::DtlsClosed } else { CloseReason::DtlsFailed }
+    /// The record that tells the peer that we go (RFC 5246 §7.2.1), sealed ahead of time. Nothing can be sealed
+    /// after it.
+    fn goodbye(&mut self) -> Vec<u8> {
+        let mut buffer = [0; OUTPUT_LEN];
+        let closed = self.dtls.close().is_ok();
+        match self.dtls.poll_output(&mut buffer) {
+            Output::Packet(datagram) if closed => datagram.to_vec(),
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! about lengths is counted as such and can fill no buffer.
 
 /// Record header: type, version, epoch, sequence number, length (RFC 6347 §4.1).
-const RECORD_HEADER_LEN: usize = 13;
+pub const RECORD_HEADER_LEN: usize = 13;
 /// Handshake header: type, length, message number, fragment's offset and length (RFC 6347 §4.2.2).
 const MESSAGE_HEADER_LEN: usize = 12;
 /// Longest handshake message, in bytes. A browser's longest is a ClientHello of 1.5 kB with a
@@ -10,7 +10,8 @@ const MESSAGE_HEADER_LEN: usize = 12;
 pub const MAX_MESSAGE_LEN: usize = 16 * 1024;
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
-const HANDSHAKE: u8 = 22;
+pub const ALERT: u8 = 21;
+pub const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 const CLIENT_HELLO: u8 = 1;
 
@@ -42,6 +43,53 @@ pub fn is_well_formed(datagram: &[u8]) -> bool {
 pub fn is_client_hello(datagram: &[u8]) -> bool {
     let is_plaintext_handshake = datagram.first() == Some(&HANDSHAKE) && datagram[3..5] == [0, 0];
     is_plaintext_handshake && datagram.get(RECORD_HEADER_LEN) == Some(&CLIENT_HELLO)
+}
+
+/// The records of a datagram, up to what is none.
+pub fn records(datagram: &[u8]) -> impl Iterator<Item = Record<'_>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let (record, next) = split_record(rest)?;
+        rest = next;
+        Some(Record(record))
+    })
+}
+
+/// A whole record.
+#[derive(Clone, Copy)]
+pub struct Record<'a>(&'a [u8]);
+
+impl<'a> Record<'a> {
+    /// What it carries.
+    pub fn kind(self) -> u8 {
+        self.0[0]
+    }
+
+    /// 0 for plaintext, 1 once both sides have keys.
+    pub fn epoch(self) -> u16 {
+        (self.number() >> 48) as u16
+    }
+
+    /// Epoch and sequence number, as one.
+    pub fn number(self) -> u64 {
+        let bytes = self.0[3..].first_chunk().expect("a header is 13 bytes long");
+        u64::from_be_bytes(*bytes)
+    }
+
+    /// What is behind the header.
+    pub fn fragment(self) -> &'a [u8] {
+        &self.0[RECORD_HEADER_LEN..]
+    }
+
+    /// What is authenticated with a plaintext of `len` bytes (RFC 5246 §6.2.3.3).
+    pub fn additional_data(self, len: u16) -> [u8; RECORD_HEADER_LEN] {
+        let mut data = [0; RECORD_HEADER_LEN];
+        let (number, rest) = data.split_at_mut(8);
+        number.copy_from_slice(&self.0[3..11]);
+        rest[..3].copy_from_slice(&self.0[..3]);
+        rest[3..].copy_from_slice(&len.to_be_bytes());
+        data
+    }
 }
 
 fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -2,6 +2,8 @@
 //!
 //! SRTP and SRTCP of one direction each have a [`Cipher`] of their own, with their own session keys.
 
+use std::cell::OnceCell;
+
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{EncryptingKey, EncryptionContext};
 use aws_lc_rs::iv::FixedLength;
@@ -25,6 +27,36 @@ const CM_TAG_LEN: usize = Profile::Aes128CmHmacSha1_80.rtp_overhead();
 /// The authentication tag does not belong to the packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadTag;
+
+/// One direction's ciphers, each expanded for its first packet: most transports never use all four of theirs, and
+/// an idle one none.
+pub(super) struct Ciphers {
+    profile: Profile,
+    master: Direction,
+    rtp: OnceCell<Cipher>,
+    rtcp: OnceCell<Cipher>,
+}
+
+impl Ciphers {
+    /// Those that follow from `master`.
+    pub(super) fn new(profile: Profile, master: &Direction) -> Self {
+        Self { profile, master: master.clone(), rtp: OnceCell::new(), rtcp: OnceCell::new() }
+    }
+
+    pub(super) fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// SRTP's.
+    pub(super) fn rtp(&self) -> &Cipher {
+        self.rtp.get_or_init(|| Cipher::rtp(self.profile, &self.master))
+    }
+
+    /// SRTCP's.
+    pub(super) fn rtcp(&self) -> &Cipher {
+        self.rtcp.get_or_init(|| Cipher::rtcp(self.profile, &self.master))
+    }
+}
 
 /// Session keys of SRTP or of SRTCP, one direction, expanded.
 pub(super) enum Cipher {

@@ -1,7 +1,7 @@
 //! SRTP and SRTCP (RFC 3711, RFC 7714): in place, one pass.
 //!
 //! [`Keys`] come from the handshake and make one [`Receiver`] and one [`Sender`] per transport. Both
-//! hold expanded key schedules, so that a packet costs no set-up and no allocation.
+//! keep the key schedules that their first packets have expanded, so that a packet costs no set-up and no allocation.
 //!
 //! What never happens here: key changes (a new handshake makes new objects), a master key
 //! identifier (WebRTC does not use it), encrypted header extensions (RFC 6904, not negotiated).

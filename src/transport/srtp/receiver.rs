@@ -1,8 +1,8 @@
 //! Opening what the peer sent.
 
-use super::cipher::{BadTag, Cipher, RTCP_CLEAR_LEN, RTCP_ENCRYPTED};
+use super::cipher::{BadTag, Ciphers, RTCP_CLEAR_LEN, RTCP_ENCRYPTED};
 use super::window::Window;
-use super::{Error, Keys, Profile};
+use super::{Error, Keys};
 use crate::id::Ssrc;
 use crate::wire::rtp;
 use crate::wire::seq::SeqNo;
@@ -49,9 +49,7 @@ pub struct Opened {
 /// State of an SSRC comes into being with its first authentic packet, never before, and allocates
 /// only then. A packet that is refused must not be used: its payload may have been overwritten.
 pub struct Receiver {
-    profile: Profile,
-    rtp: Cipher,
-    rtcp: Cipher,
+    ciphers: Ciphers,
     rtp_streams: Streams<RTP_WORDS>,
     rtcp_streams: Streams<RTCP_WORDS>,
 }
@@ -60,9 +58,7 @@ impl Receiver {
     /// For the remote direction of `keys`.
     pub fn new(keys: &Keys) -> Self {
         Self {
-            profile: keys.profile(),
-            rtp: Cipher::rtp(keys.profile(), keys.remote()),
-            rtcp: Cipher::rtcp(keys.profile(), keys.remote()),
+            ciphers: Ciphers::new(keys.profile(), keys.remote()),
             rtp_streams: Streams::new(),
             rtcp_streams: Streams::new(),
         }
@@ -79,7 +75,10 @@ impl Receiver {
     pub fn open_rtp(&mut self, packet: &mut [u8]) -> Result<Opened, Error> {
         let header = rtp::Header::parse(packet).map_err(|_| Error::Malformed)?;
         let header_len = usize::from(header.len);
-        let len = packet.len().checked_sub(self.profile.rtp_overhead()).ok_or(Error::Malformed)?;
+        let len = packet
+            .len()
+            .checked_sub(self.ciphers.profile().rtp_overhead())
+            .ok_or(Error::Malformed)?;
         if len < header_len {
             return Err(Error::Malformed);
         }
@@ -92,7 +91,7 @@ impl Receiver {
         if seq.0 >= RTP_INDEX_END {
             return Err(Error::Forged);
         }
-        self.rtp.open_rtp(header.ssrc, seq, header_len, packet)?;
+        self.ciphers.rtp().open_rtp(header.ssrc, seq, header_len, packet)?;
         self.rtp_streams.accept(slot, header.ssrc, seq.0);
         Ok(Opened { header, len, seq })
     }
@@ -103,7 +102,7 @@ impl Receiver {
     /// # Errors
     /// Any of [`Error`]; the receiver is then as it was before.
     pub fn open_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, Error> {
-        let trailer = self.rtcp.rtcp_trailer(packet).ok_or(Error::Malformed)?;
+        let trailer = self.ciphers.rtcp().rtcp_trailer(packet).ok_or(Error::Malformed)?;
         // All three profiles encrypt SRTCP (RFC 5764 §4.1.2, RFC 7714 §14.2).
         if packet[0] >> 6 != 2 || trailer & RTCP_ENCRYPTED == 0 {
             return Err(Error::Malformed);
@@ -112,9 +111,9 @@ impl Receiver {
         let index = u64::from(trailer & !RTCP_ENCRYPTED);
         let slot = self.rtcp_streams.find(ssrc)?;
         self.rtcp_streams.check(slot, index)?;
-        self.rtcp.open_rtcp(ssrc, trailer, packet)?;
+        self.ciphers.rtcp().open_rtcp(ssrc, trailer, packet)?;
         self.rtcp_streams.accept(slot, ssrc, index);
-        Ok(packet.len() - self.profile.rtcp_overhead())
+        Ok(packet.len() - self.ciphers.profile().rtcp_overhead())
     }
 }
 
@@ -184,6 +183,8 @@ impl<const WORDS: usize> Streams<WORDS> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Profile;
+    use super::super::cipher::Cipher;
     use super::super::testing::{SSRC, keys, rtp};
     use super::*;
 

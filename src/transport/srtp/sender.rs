@@ -1,8 +1,8 @@
 //! Sealing what we send.
 
-use super::cipher::{Cipher, RTCP_ENCRYPTED};
+use super::Keys;
+use super::cipher::{Ciphers, RTCP_ENCRYPTED};
 use super::receiver::{RTP_INDEX_END, rtcp_ssrc};
-use super::{Keys, Profile};
 use crate::wire::rtp;
 use crate::wire::seq::SeqNo;
 
@@ -10,9 +10,7 @@ use crate::wire::seq::SeqNo;
 ///
 /// It keeps nothing per RTP stream: whoever numbers the packets knows the rollover count.
 pub struct Sender {
-    profile: Profile,
-    rtp: Cipher,
-    rtcp: Cipher,
+    ciphers: Ciphers,
     /// The next SRTCP index; one sequence for all of our SSRCs, which RFC 3711 §3.4 leaves open and
     /// which can only make an index rarer.
     rtcp_index: u32,
@@ -21,12 +19,7 @@ pub struct Sender {
 impl Sender {
     /// For the local direction of `keys`.
     pub fn new(keys: &Keys) -> Self {
-        Self {
-            profile: keys.profile(),
-            rtp: Cipher::rtp(keys.profile(), keys.local()),
-            rtcp: Cipher::rtcp(keys.profile(), keys.local()),
-            rtcp_index: 0,
-        }
+        Self { ciphers: Ciphers::new(keys.profile(), keys.local()), rtcp_index: 0 }
     }
 
     /// Seals the RTP packet `buffer[..len]` in place; returns the sealed length.
@@ -43,8 +36,8 @@ impl Sender {
         if header.sequence != seq.wire() || seq.0 >= RTP_INDEX_END {
             return None;
         }
-        let packet = buffer.get_mut(..len + self.profile.rtp_overhead())?;
-        self.rtp.seal_rtp(header.ssrc, seq, header.len.into(), packet)?;
+        let packet = buffer.get_mut(..len + self.ciphers.profile().rtp_overhead())?;
+        self.ciphers.rtp().seal_rtp(header.ssrc, seq, header.len.into(), packet)?;
         Some(packet.len())
     }
 
@@ -58,8 +51,8 @@ impl Sender {
         if compound[0] >> 6 != 2 || self.rtcp_index >= RTCP_ENCRYPTED {
             return None;
         }
-        let packet = buffer.get_mut(..len + self.profile.rtcp_overhead())?;
-        self.rtcp.seal_rtcp(ssrc, self.rtcp_index, packet)?;
+        let packet = buffer.get_mut(..len + self.ciphers.profile().rtcp_overhead())?;
+        self.ciphers.rtcp().seal_rtcp(ssrc, self.rtcp_index, packet)?;
         self.rtcp_index += 1;
         Some(packet.len())
     }
@@ -68,7 +61,7 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{SSRC, keys, rtcp, rtp, seal_rtcp};
-    use super::super::{RTCP_WINDOW, Receiver};
+    use super::super::{Profile, RTCP_WINDOW, Receiver};
     use super::*;
 
     fn sender(profile: Profile) -> Sender {
