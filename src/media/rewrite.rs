@@ -8,12 +8,17 @@ use crate::wire::seq::SeqNo;
 /// a second or more.
 const MAX_SHIFTS: usize = 32;
 
-/// How many outgoing numbers are told apart as given out or not: a second of 4K video, as long as the
-/// history keeps packets that may be asked for again.
+/// How many outgoing numbers are told apart as given out or not, at first: ten seconds of speech, two of video of
+/// 2.5 Mbit/s.
+const FIRST_REMEMBERED: u64 = 512;
+/// And at most ([`Rewriter::remember`]): a second of 4K video, as long as the history keeps packets that may be asked for
+/// again.
 const REMEMBERED: u64 = 2048;
 
 /// In place of an encoding, of which there are never so many, whose numbers mean nothing any more.
 const FORGOTTEN: u8 = u8::MAX;
+
+const _: () = assert!(FIRST_REMEMBERED.is_power_of_two() && REMEMBERED.is_power_of_two());
 
 /// How packets of one encoding are renumbered from one of them on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,32 +64,46 @@ pub struct Rewriter<P> {
     shifts: Vec<Shift<P>>,
     /// Highest incoming number mapped or skipped under the newest shift.
     highest: SeqNo,
+    /// What went out before this number is not known.
+    known_from: SeqNo,
     /// Numbers that went out with a packet, and those that went out with nothing in it.
     sent: Marks,
     filled: RareMarks,
-    /// Numbers of packets that were given a marker bit.
+    /// Numbers of packets that were given a marker bit which they had not.
     ended: RareMarks,
 }
 
-/// One bit for each of the newest [`REMEMBERED`] outgoing numbers.
+/// One bit for each of the newest outgoing numbers.
 #[derive(Debug)]
-struct Marks([u64; REMEMBERED as usize / 64]);
+struct Marks(Box<[u64]>);
 
 impl Marks {
+    /// For the newest `numbers`, a multiple of 64.
+    fn new(numbers: u64) -> Self {
+        Self(vec![0; numbers as usize / 64].into())
+    }
+
+    /// Of how many numbers it knows.
+    fn reach(&self) -> u64 {
+        64 * self.0.len() as u64
+    }
+
     fn has(&self, seq: SeqNo) -> bool {
-        self.0[Self::word(seq)] & Self::bit(seq) != 0
+        self.0[self.word(seq)] & Self::bit(seq) != 0
     }
 
     fn put(&mut self, seq: SeqNo) {
-        self.0[Self::word(seq)] |= Self::bit(seq);
+        let word = self.word(seq);
+        self.0[word] |= Self::bit(seq);
     }
 
     fn remove(&mut self, seq: SeqNo) {
-        self.0[Self::word(seq)] &= !Self::bit(seq);
+        let word = self.word(seq);
+        self.0[word] &= !Self::bit(seq);
     }
 
-    fn word(seq: SeqNo) -> usize {
-        (seq.0 % REMEMBERED / 64) as usize
+    fn word(&self, seq: SeqNo) -> usize {
+        (seq.0 / 64) as usize % self.0.len()
     }
 
     fn bit(seq: SeqNo) -> u64 {
@@ -92,15 +111,9 @@ impl Marks {
     }
 }
 
-impl Default for Marks {
-    fn default() -> Self {
-        Self([0; REMEMBERED as usize / 64])
-    }
-}
-
 /// Marks of what most streams never have: made for the first.
 #[derive(Debug, Default)]
-struct RareMarks(Option<Box<Marks>>);
+struct RareMarks(Option<Marks>);
 
 impl RareMarks {
     fn has(&self, seq: SeqNo) -> bool {
@@ -108,7 +121,7 @@ impl RareMarks {
     }
 
     fn put(&mut self, seq: SeqNo) {
-        self.0.get_or_insert_default().put(seq);
+        self.0.get_or_insert_with(|| Marks::new(REMEMBERED)).put(seq);
     }
 
     fn remove(&mut self, seq: SeqNo) {
@@ -127,9 +140,24 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
             next: first,
             shifts: Vec::new(),
             highest: SeqNo(0),
-            sent: Marks::default(),
+            known_from: first,
+            sent: Marks::new(FIRST_REMEMBERED),
             filled: RareMarks::default(),
             ended: RareMarks::default(),
+        }
+    }
+
+    /// From now on at least so many of the newest numbers are told apart, up to 2048. To be asked now and then, since it
+    /// may allocate.
+    pub fn remember(&mut self, numbers: u64) {
+        let (before, wanted) = (self.sent.reach(), numbers.min(REMEMBERED).next_power_of_two());
+        if wanted <= before {
+            return;
+        }
+        self.known_from = self.known_from.max(SeqNo(self.next.0.saturating_sub(before)));
+        let old = std::mem::replace(&mut self.sent, Marks::new(wanted));
+        for seq in (self.known_from.0..self.next.0).map(SeqNo).filter(|seq| old.has(*seq)) {
+            self.sent.put(seq);
         }
     }
 
@@ -254,7 +282,8 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     }
 
     fn is_remembered(&self, outgoing: SeqNo) -> bool {
-        outgoing < self.next && self.next.0 - outgoing.0 <= REMEMBERED
+        (self.known_from..self.next).contains(&outgoing)
+            && self.next.0 - outgoing.0 <= self.sent.reach()
     }
 
     /// Numbers up to `next` count as behind us.
@@ -283,6 +312,10 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     }
 
     fn push(&mut self, shift: Shift<P>) {
+        if self.shifts.len() == self.shifts.capacity() && self.shifts.len() < 4 {
+            // Most streams never have more than two.
+            self.shifts.reserve_exact(1);
+        }
         if self.shifts.len() == MAX_SHIFTS {
             self.shifts.remove(0);
         }
@@ -360,6 +393,28 @@ mod tests {
         assert_eq!(map(&mut rewriter, 10), None);
         assert_eq!(map(&mut rewriter, 10 + REMEMBERED), Some(100 + REMEMBERED));
         assert_eq!(map(&mut rewriter, 10), None, "too late to be told apart");
+    }
+
+    /// The same when more is remembered from some moment on.
+    #[test]
+    fn remembering_more_gives_no_number_out_twice() {
+        let mut rewriter = started_at(0);
+        let late = 900;
+        for seq in (0..1000).filter(|seq| *seq != late) {
+            map(&mut rewriter, seq);
+        }
+        rewriter.remember(1500);
+        let found = |rewriter: &Rewriter<()>, seq: u64| rewriter.find((100 + seq) as u16).is_some();
+        assert!(found(&rewriter, 999) && found(&rewriter, 1000 - FIRST_REMEMBERED));
+        assert!(!found(&rewriter, late) && !found(&rewriter, 999 - FIRST_REMEMBERED));
+        let again = (0..1000).filter_map(|seq| map(&mut rewriter, seq));
+        assert_eq!(again.collect::<Vec<_>>(), [100 + late]);
+        for seq in 1000..3000 {
+            assert_eq!(map(&mut rewriter, seq), Some(100 + seq));
+        }
+        assert!(found(&rewriter, 3000 - REMEMBERED) && !found(&rewriter, 2999 - REMEMBERED));
+        let again = (0..3000).filter_map(|seq| map(&mut rewriter, seq));
+        assert_eq!(again.count(), 0);
     }
 
     #[test]

@@ -259,7 +259,10 @@ impl Engine {
     fn add_consumer(&mut self, now: Instant, spec: &ConsumerSpec, out: &mut impl Outbox) {
         let Some(&path_key) = self.path_keys.get(&spec.transport) else { return };
         let Some(&producer_key) = self.producer_keys.get(&spec.producer) else { return };
-        let (source, first) = (&self.producers[producer_key], first_seq(spec.id));
+        let (source, first) = (&mut self.producers[producer_key], first_seq(spec.id));
+        if source.cname.is_empty() {
+            source.cname = spec.cname.as_str().into();
+        }
         let consumer = Consumer::new(spec, path_key, producer_key, source, first);
         let key = self.consumers.insert(consumer);
         self.consumer_keys.insert(spec.id, key);

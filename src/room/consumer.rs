@@ -41,12 +41,13 @@ pub(super) struct Consumer {
     /// The first packet without the MID, which a receiver needs until its first report names our SSRC.
     mid_ends: Option<SeqNo>,
     pub(super) extensions: ExtensionMap,
-    pub(super) cname: String,
+    /// If it is another than its producer's.
+    pub(super) cname: Option<Box<str>>,
     pub(super) sent: Sent,
     /// Packets sent again.
-    pub(super) resent: u64,
+    pub(super) resent: u32,
     /// Those until the receiver's last report.
-    resent_before: u64,
+    resent_before: u32,
     /// What the receiver said last about the stream.
     pub(super) heard: ReportBlock,
     /// How well it arrives.
@@ -59,7 +60,7 @@ pub(super) struct Consumer {
     pub(super) replay: Replay,
     /// Packets that were sent again as they were, without RTX.
     repeats: RecentResends,
-    payloads: Vec<PayloadMapping>,
+    payloads: Box<[PayloadMapping]>,
     layers: Layers,
     /// The next packet that is sent follows directly behind the last one.
     cut: bool,
@@ -91,8 +92,8 @@ struct Chosen {
     leaves_out: bool,
 }
 
-// There are as many as receivers times streams: 2 kB each, with their strings and what the journal notes.
-const _: () = assert!(size_of::<Consumer>() + size_of::<Chosen>() <= 1792);
+// There are as many as receivers times streams: 1.5 kB each, with their strings, numbers and what the journal notes.
+const _: () = assert!(size_of::<Consumer>() + size_of::<Chosen>() <= 960);
 
 /// What one packet leaves with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +141,7 @@ impl Consumer {
             mid: spec.mid,
             mid_ends: None,
             extensions: spec.extensions,
-            cname: spec.cname.clone(),
+            cname: (*spec.cname != *source.cname).then(|| spec.cname.as_str().into()),
             sent: Sent::default(),
             resent: 0,
             resent_before: 0,
@@ -150,7 +151,7 @@ impl Consumer {
             rtx: spec.rtx_ssrc.map(|ssrc| Rtx::new(ssrc, first)),
             replay: Replay::default(),
             repeats: RecentResends::default(),
-            payloads: spec.payloads.clone(),
+            payloads: spec.payloads.as_slice().into(),
             layers,
             cut: true,
             begun: first,
@@ -182,6 +183,7 @@ impl Consumer {
         now: Instant,
     ) {
         let Layers::Chosen(chosen) = &mut self.layers else { return };
+        self.rewriter.remember(REMEMBERED_SECONDS * self.sent.meter.packets_per_second(now));
         if grant.layer.is_none() && grant.reason == Reason::NotSent {
             return;
         }
@@ -406,7 +408,7 @@ impl Consumer {
         if numbers.timing.is_over(packet.header.timestamp) {
             self.rewriter.settle();
         }
-        if marker == Some(true) {
+        if marker == Some(true) && !packet.header.marker {
             self.rewriter.mark(numbers.seq);
         }
         self.sent.packet(numbers.seq, timestamp, packet.payload_len, now);
@@ -491,7 +493,7 @@ impl Consumer {
         let is_first = self.heard.highest_sequence == 0;
         let lost = expected.saturating_mul(u32::from(block.fraction_lost)) / 256;
         let before = std::mem::replace(&mut self.resent_before, self.resent);
-        let repaired = u32::try_from(self.resent - before).unwrap_or(u32::MAX).min(lost);
+        let repaired = self.resent.wrapping_sub(before).min(lost);
         self.heard = *block;
         let retransmitted = repaired;
         !is_first
@@ -573,6 +575,9 @@ fn distance(one: u32, other: u32) -> u32 {
 
 /// Spatial and temporal layer; `None`: nothing is sent.
 type LayerPair = Option<(u8, u8)>;
+
+/// So much of a stream of video can be asked for again at least.
+const REMEMBERED_SECONDS: u64 = 2;
 
 /// Above every layer that there is.
 const TOP: u8 = 7;

@@ -35,9 +35,19 @@ impl Meter {
         self.rate.bits_per_second(now)
     }
 
+    /// Packets per second of late.
+    pub(super) fn packets_per_second(&self, now: Instant) -> u64 {
+        self.rate.packets_per_second(now)
+    }
+
     /// Packets so far.
     pub(super) fn packets(&self) -> u64 {
         self.packets
+    }
+
+    /// Bytes so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     fn flow(&self) -> Flow {
@@ -125,7 +135,7 @@ impl Engine {
         outbound.rtx_ssrc = consumer.rtx.as_ref().map(|rtx| rtx.ssrc);
         outbound.traffic = consumer.sent.meter.traffic(now);
         outbound.packets = consumer.sent.meter.packets();
-        outbound.packets_retransmitted = consumer.resent;
+        outbound.packets_retransmitted = consumer.resent.into();
         outbound.packets_lost = u64::try_from(consumer.heard.cumulative_lost).unwrap_or(0);
         outbound.fraction_lost = consumer.heard.fraction_lost;
         outbound.jitter = consumer.heard.jitter;

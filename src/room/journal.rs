@@ -8,28 +8,48 @@ use crate::room::spec::{MAX_RECENT_EVENTS, ReasonCount, RecentEvent, What, Why};
 /// The same again within this time is counted only: a full queue drops a thousand packets a second.
 const REPETITION: Duration = Duration::from_secs(1);
 
-/// One consumer's. Costs eight bytes until something is noted.
+/// One consumer's. Costs eight bytes until something is noted, then some 200: nearly every consumer has one.
 #[derive(Debug, Default)]
 pub(super) struct Journal(Option<Box<Pages>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pages {
+    /// When it was begun.
+    epoch: Instant,
     /// Each `what` and `why` at most once.
-    counts: Vec<ReasonCount>,
-    /// Oldest first, at most [`MAX_RECENT_EVENTS`].
-    events: VecDeque<(Instant, What, Why)>,
+    counts: Vec<(What, Why, u32)>,
+    /// Oldest first, at most [`MAX_RECENT_EVENTS`]; milliseconds since `epoch`, for 49 days.
+    events: VecDeque<(u32, What, Why)>,
+}
+
+impl Pages {
+    fn new(epoch: Instant) -> Self {
+        Self { epoch, counts: Vec::new(), events: VecDeque::new() }
+    }
+
+    fn millis(&self, at: Instant) -> u32 {
+        let since = at.saturating_duration_since(self.epoch).as_millis();
+        u32::try_from(since).unwrap_or(u32::MAX)
+    }
 }
 
 impl Journal {
     /// Something was done.
     pub(super) fn note(&mut self, what: What, why: Why, now: Instant) {
-        let Pages { counts, events } = &mut **self.0.get_or_insert_default();
-        match counts.iter_mut().find(|count| (count.what, count.why) == (what, why)) {
-            Some(count) => count.count += 1,
-            None => counts.push(ReasonCount { what, why, count: 1 }),
+        let pages = self.0.get_or_insert_with(|| Box::new(Pages::new(now)));
+        let now = pages.millis(now);
+        let Pages { counts, events, .. } = &mut **pages;
+        match counts.iter_mut().find(|count| (count.0, count.1) == (what, why)) {
+            Some(count) => count.2 = count.2.saturating_add(1),
+            None => {
+                // Most have two or three.
+                counts.reserve_exact(1);
+                counts.push((what, why, 1));
+            }
         }
         let is_repeated = events.back().is_some_and(|&(at, was, because)| {
-            (was, because) == (what, why) && now.saturating_duration_since(at) < REPETITION
+            (was, because) == (what, why)
+                && u128::from(now.saturating_sub(at)) < REPETITION.as_millis()
         });
         if is_repeated {
             return;
@@ -42,14 +62,16 @@ impl Journal {
 
     /// How often each thing was done.
     pub(super) fn counts(&self) -> Vec<ReasonCount> {
-        self.0.as_ref().map_or_else(Vec::new, |pages| pages.counts.clone())
+        let counts = self.0.iter().flat_map(|pages| &pages.counts);
+        counts.map(|&(what, why, count)| ReasonCount { what, why, count: count.into() }).collect()
     }
 
     /// What was done of late, oldest first.
     pub(super) fn events(&self, now: Instant) -> Vec<RecentEvent> {
         let Some(pages) = &self.0 else { return Vec::new() };
-        let recent = |&(at, what, why): &(Instant, What, Why)| RecentEvent {
-            age: now.saturating_duration_since(at),
+        let now = pages.millis(now);
+        let recent = |&(at, what, why): &(u32, What, Why)| RecentEvent {
+            age: Duration::from_millis(now.saturating_sub(at).into()),
             what,
             why,
         };

@@ -161,7 +161,7 @@ impl Engine {
     /// Shares out what a transport's line carries: each consumer of video is told which layers to aim at. The
     /// caller asks for the key frames that are needed then ([`Self::ask_for_key_frames`]).
     pub(super) fn allot(&mut self, now: Instant, key: usize) {
-        let Self { paths, producers, consumers, timers, .. } = self;
+        let Self { paths, producers, consumers, timers, sharing, .. } = self;
         let Some(path) = paths.get_mut(key) else { return };
         if !path.transport.is_connected() {
             return;
@@ -203,7 +203,7 @@ impl Engine {
             .any(|key| consumers[*key].extensions.id(Extension::TransportWideCc).is_some());
         let is_measured = line.is_measured;
         let available = line.available(&requests, now);
-        let outcome = line.allocator.allocate(&requests, available, now);
+        let outcome = line.allocator.allocate(sharing, &requests, available, now);
         // What was asked for again, too, needs room.
         let spare = available.saturating_sub(outcome.granted).max(available / 8);
         path.pacer.set_spare(is_measured.then_some(spare), now);

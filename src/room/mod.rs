@@ -48,6 +48,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::id::{ConsumerId, ProducerId, RoomKey, ShardId, TransportId};
+use crate::media::allocation::Workspace;
 use crate::transport::{self, dtls};
 use crate::wire::MAX_DATAGRAM;
 use crate::wire::seq::SeqNo;
@@ -122,6 +123,8 @@ pub struct Engine {
     opened: Vec<Opened>,
     /// The numbers of one request for lost packets; kept for its capacity.
     lost: Vec<SeqNo>,
+    /// Scratch space of [`Self::allot`].
+    sharing: Workspace<ConsumerId>,
 }
 
 impl Engine {
@@ -148,6 +151,7 @@ impl Engine {
             strangers: Strangers::new(Limits::default().stranger_checks),
             opened: Vec::new(),
             lost: Vec::new(),
+            sharing: Workspace::default(),
         }
     }
 

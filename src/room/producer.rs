@@ -58,6 +58,8 @@ pub(super) struct Producer {
     /// Others of its room are louder, and only the loudest are forwarded.
     pub(super) muted: bool,
     pub(super) mid: Option<Mid>,
+    /// What its consumers are told that it is called; empty before there is one.
+    pub(super) cname: Box<str>,
     pub(super) payloads: Vec<PayloadSpec>,
     pub(super) extensions: ExtensionMap,
     pub(super) encodings: Vec<Encoding>,
@@ -167,6 +169,7 @@ impl Producer {
             budget: None,
             expires: false,
             order: 0,
+            cname: Box::default(),
             is_screen: spec.is_screen,
             has_news: false,
             meters: (spec.kind == MediaKind::Video).then(|| layer_meters(spec.encodings.len())),

@@ -252,7 +252,7 @@ impl Engine {
         let sealed = path.transport.seal_rtp(seq, buffer, len).ok_or(Drop::TooLarge)?;
         out.send(sealed, to);
         path.note_sent(header.transport_wide, now, sealed, SentKind::Retransmission);
-        consumer.resent += 1;
+        consumer.resent = consumer.resent.wrapping_add(1);
         path.meters.rtx_sent.add(sealed, now);
         path.meters.sent.add(sealed, now);
         Ok(())

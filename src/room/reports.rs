@@ -171,12 +171,14 @@ fn push_sender_report(
         ssrc: consumer.ssrc,
         ntp,
         rtp: consumer.timestamp(rtp),
-        packets: consumer.sent.packets,
-        octets: consumer.sent.octets,
+        // Both wrap (RFC 3550 §6.4.1).
+        packets: consumer.sent.meter.packets() as u32,
+        octets: consumer.sent.meter.bytes() as u32,
     };
     compound.push(|room| {
         let len = write_sender_report(room, &info, &[])?;
-        Some(len + write_cname(&mut room[len..], consumer.ssrc, consumer.cname.as_bytes())?)
+        let cname = consumer.cname.as_ref().unwrap_or(&producer.cname);
+        Some(len + write_cname(&mut room[len..], consumer.ssrc, cname.as_bytes())?)
     })?;
     consumer.sent.report = Some((ntp_middle(ntp), now));
     Some(())

@@ -11,11 +11,8 @@ use crate::wire::seq::SeqNo;
 /// What a sender report says about the stream so far (RFC 3550 §6.4.1).
 #[derive(Debug, Default)]
 pub(super) struct Sent {
-    /// All of it, for statistics.
+    /// All of it: packets, and payload bytes without headers and padding.
     pub(super) meter: Meter,
-    pub(super) packets: u32,
-    /// Payload bytes, without headers and padding.
-    pub(super) octets: u32,
     /// Timestamp of the newest packet and when it left.
     pub(super) last: Option<(u32, Instant)>,
     /// Sequence number of the newest packet.
@@ -27,8 +24,6 @@ pub(super) struct Sent {
 impl Sent {
     pub(super) fn packet(&mut self, seq: SeqNo, timestamp: u32, payload_len: u16, now: Instant) {
         self.meter.add(usize::from(payload_len), now);
-        self.packets = self.packets.wrapping_add(1);
-        self.octets = self.octets.wrapping_add(u32::from(payload_len));
         if self.last.is_none() || seq > self.highest {
             self.highest = seq;
             self.last = Some((timestamp, now));

@@ -138,7 +138,12 @@ pub struct Outcome<'a, K> {
 pub struct Allocator<K> {
     /// Sorted by id: the consumers of the last allocation.
     known: Vec<State<K>>,
-    // Scratch space, kept to spare allocations. All but `turns` is in the order of the requests.
+}
+
+/// Scratch space for all allocators of a thread: several times as large as what each of them remembers. All but
+/// `turns` is in the order of the requests.
+#[derive(Debug)]
+pub struct Workspace<K> {
     states: Vec<State<K>>,
     ladders: Vec<Ladder<K>>,
     heights: Vec<usize>,
@@ -170,8 +175,13 @@ struct Rising(Option<(Instant, Option<Layer>)>);
 
 impl<K> Default for Allocator<K> {
     fn default() -> Self {
+        Self { known: Vec::new() }
+    }
+}
+
+impl<K> Default for Workspace<K> {
+    fn default() -> Self {
         Self {
-            known: Vec::new(),
             states: Vec::new(),
             ladders: Vec::new(),
             heights: Vec::new(),
@@ -184,19 +194,32 @@ impl<K> Default for Allocator<K> {
 impl<K: Copy + Ord> Allocator<K> {
     /// Shares `available` bit/s among `requests`, which name every consumer of the transport that is
     /// not paused; those that are not named are forgotten. No id may occur twice.
-    pub fn allocate(
+    pub fn allocate<'a>(
         &mut self,
+        work: &'a mut Workspace<K>,
         requests: &[Request<'_, K>],
         available: u64,
         now: Instant,
-    ) -> Outcome<'_, K> {
+    ) -> Outcome<'a, K> {
         let (served, refused) = requests.split_at(requests.len().min(MAX_CONSUMERS));
-        self.states.clear();
+        work.states.clear();
         let known = &self.known;
-        self.states.extend(served.iter().map(|request| {
+        work.states.extend(served.iter().map(|request| {
             let found = known.binary_search_by(|state| state.id.cmp(&request.id));
             found.map_or_else(|_| State::new(request), |index| known[index].clone())
         }));
+        work.climb(served, available, now);
+        self.known.clear();
+        self.known.reserve_exact(work.states.len());
+        self.known.extend_from_slice(&work.states);
+        self.known.sort_unstable_by_key(|state| state.id);
+        work.outcome(refused, available)
+    }
+}
+
+impl<K: Copy + Ord> Workspace<K> {
+    /// Finds out for each how high it may stand, and what is to be remembered of that.
+    fn climb(&mut self, served: &[Request<'_, K>], available: u64, now: Instant) {
         self.ladders.clear();
         let pairs = served.iter().zip(&self.states);
         self.ladders.extend(pairs.map(|(request, state)| Ladder::new(request, state.granted)));
@@ -222,18 +245,10 @@ impl<K: Copy + Ord> Allocator<K> {
             // What one had to give up is no chance for another: the estimate has just proved unsteady.
             self.states.iter_mut().for_each(State::back_off);
         }
-        self.remember();
-        self.outcome(refused, available)
     }
 
     fn share(&mut self, available: u64) {
         share::share(&self.ladders, &self.turns, available, &mut self.heights);
-    }
-
-    fn remember(&mut self) {
-        self.known.clear();
-        self.known.extend_from_slice(&self.states);
-        self.known.sort_unstable_by_key(|state| state.id);
     }
 
     fn outcome(&mut self, refused: &[Request<'_, K>], available: u64) -> Outcome<'_, K> {

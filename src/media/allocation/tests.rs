@@ -62,7 +62,8 @@ impl Line {
     fn share(&mut self, wishes: &[Wish], kilobits: u64) -> Vec<Grant<u32>> {
         let requests: Vec<_> = wishes.iter().map(Wish::request).collect();
         let now = self.start + Duration::from_millis(self.millis);
-        self.allocator.allocate(&requests, kilobits * 1000, now).grants.to_vec()
+        let mut work = Workspace::default();
+        self.allocator.allocate(&mut work, &requests, kilobits * 1000, now).grants.to_vec()
     }
 
     /// What is granted after `millis` with `kilobits` available, asked every 100 ms.
@@ -183,8 +184,8 @@ fn what_is_desired_is_the_sum_of_all_wishes_that_are_sent() {
     let wishes =
         [camera(1, &[100, 300]), camera(2, &[100, 300, 0]), wish(3, Kind::Audio, 1, &[40])];
     let requests: Vec<_> = wishes.iter().map(Wish::request).collect();
-    let mut allocator = Allocator::default();
-    let outcome = allocator.allocate(&requests, 300_000, Instant::now());
+    let (mut allocator, mut work) = (Allocator::default(), Workspace::default());
+    let outcome = allocator.allocate(&mut work, &requests, 300_000, Instant::now());
     assert_eq!((outcome.desired, outcome.granted), (640_000, 240_000));
 }
 

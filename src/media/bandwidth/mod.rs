@@ -9,7 +9,7 @@
 //! - only sending more can show that the line carries more: a short probe (`probe`).
 //!
 //! `rate` makes one estimate of the four. Sending costs one write into a ring (`records`); the work is
-//! done per feedback, and nothing is allocated after the first packet.
+//! done per feedback, and nothing is allocated while no more is on its way than ever before.
 
 mod acked;
 mod bound;

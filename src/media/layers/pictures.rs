@@ -73,7 +73,7 @@ pub(super) enum Fate {
 }
 
 /// What is remembered of one number.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Picture {
     /// Bits of the spatial layers whose frames were forwarded.
     forwarded: u8,
@@ -89,12 +89,63 @@ pub(super) struct Picture {
 #[derive(Clone, Debug)]
 pub(super) struct Pictures {
     newest: Option<u64>,
-    slots: [Picture; WINDOW],
+    slots: Slots,
+}
+
+/// The first picture of which more is to be remembered than fits a byte makes room for all of them.
+#[derive(Clone, Debug)]
+enum Slots {
+    Plain([Plain; WINDOW]),
+    Layered(Box<[Picture; WINDOW]>),
+}
+
+/// A picture of a stream with one spatial layer, as most are: whether it was forwarded, whether left out, whether all
+/// layers flowed as far as the lowest (as in a key picture, which others may begin with) or it alone, and how far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Plain(u8);
+
+impl Plain {
+    const FORWARDED: u8 = 1;
+    const SKIPPED: u8 = 2;
+    const WHOLE: u8 = 4;
+    const REACH: u32 = 4;
+
+    /// `None` if there is more to it.
+    fn of(picture: Picture) -> Option<Self> {
+        let lowest = picture.allowed.of(0);
+        let is_whole = picture.top == MAX_LAYERS - 1;
+        let fits = picture.forwarded <= 1
+            && picture.skipped <= 1
+            && picture.allowed == Self::reach(lowest, is_whole)
+            && (is_whole || picture.top == 0);
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let flags = flag(picture.forwarded == 1, Self::FORWARDED)
+            | flag(picture.skipped == 1, Self::SKIPPED)
+            | flag(is_whole, Self::WHOLE);
+        fits.then_some(Self(flags | lowest << Self::REACH))
+    }
+
+    fn picture(self) -> Picture {
+        let is_whole = self.0 & Self::WHOLE != 0;
+        Picture {
+            forwarded: u8::from(self.0 & Self::FORWARDED != 0),
+            skipped: u8::from(self.0 & Self::SKIPPED != 0),
+            top: if is_whole { MAX_LAYERS - 1 } else { 0 },
+            allowed: Self::reach(self.0 >> Self::REACH, is_whole),
+        }
+    }
+
+    fn reach(lowest: u8, is_whole: bool) -> Reach {
+        let mut reach = Reach::default();
+        let layers = if is_whole { MAX_LAYERS } else { 1 };
+        (0..layers).for_each(|layer| reach.set(layer, lowest));
+        reach
+    }
 }
 
 impl Pictures {
     pub fn new() -> Self {
-        Self { newest: None, slots: [Picture::default(); WINDOW] }
+        Self { newest: None, slots: Slots::Plain([Plain::default(); WINDOW]) }
     }
 
     pub fn newest(&self) -> Option<u64> {
@@ -115,28 +166,57 @@ impl Pictures {
     pub fn advance(&mut self, number: u64, picture: Picture) {
         let first = self.newest.map_or(0, |newest| newest + 1);
         for missing in first.max((number + 1).saturating_sub(WINDOW as u64))..=number {
-            self.slots[missing as usize % WINDOW] = picture;
+            self.put(missing, picture);
         }
         self.newest = self.newest.max(Some(number));
     }
 
-    pub fn picture(&mut self, number: u64) -> Option<&mut Picture> {
+    /// What is remembered of picture `number`.
+    pub fn picture(&self, number: u64) -> Option<Picture> {
         let age = self.newest?.checked_sub(number)?;
-        (age < WINDOW as u64).then(|| &mut self.slots[number as usize % WINDOW])
+        (age < WINDOW as u64).then(|| self.slot(number))
+    }
+
+    /// Changes what is remembered of picture `number`, if it is.
+    pub fn change(&mut self, number: u64, change: impl FnOnce(&mut Picture)) {
+        if let Some(mut picture) = self.picture(number) {
+            change(&mut picture);
+            self.put(number, picture);
+        }
     }
 
     pub fn fate(&self, number: u64, spatial: u8) -> Fate {
-        let Some(age) = self.newest.and_then(|newest| newest.checked_sub(number)) else {
-            return Fate::Unknown;
-        };
-        let picture = &self.slots[number as usize % WINDOW];
+        let Some(picture) = self.picture(number) else { return Fate::Unknown };
         let bit = 1 << spatial;
-        if age < WINDOW as u64 && picture.forwarded & bit != 0 {
+        if picture.forwarded & bit != 0 {
             Fate::Forwarded
-        } else if age < WINDOW as u64 && picture.skipped & bit != 0 {
+        } else if picture.skipped & bit != 0 {
             Fate::Skipped
         } else {
             Fate::Unknown
+        }
+    }
+
+    fn slot(&self, number: u64) -> Picture {
+        let index = number as usize % WINDOW;
+        match &self.slots {
+            Slots::Plain(slots) => slots[index].picture(),
+            Slots::Layered(slots) => slots[index],
+        }
+    }
+
+    fn put(&mut self, number: u64, picture: Picture) {
+        let index = number as usize % WINDOW;
+        match &mut self.slots {
+            Slots::Layered(slots) => slots[index] = picture,
+            Slots::Plain(slots) => match Plain::of(picture) {
+                Some(plain) => slots[index] = plain,
+                None => {
+                    let mut layered = Box::new(slots.map(Plain::picture));
+                    layered[index] = picture;
+                    self.slots = Slots::Layered(layered);
+                }
+            },
         }
     }
 }
@@ -192,7 +272,7 @@ mod tests {
         low.set(0, 1);
         let mut pictures = Pictures::new();
         pictures.advance(100, Picture::new(Reach::default()));
-        pictures.picture(100).unwrap().decide(2, true);
+        pictures.change(100, |picture| picture.decide(2, true));
         pictures.advance(103, Picture::new(low));
         assert_eq!(pictures.fate(100, 2), Fate::Forwarded);
         assert_eq!(pictures.fate(100, 1), Fate::Unknown);
@@ -200,6 +280,31 @@ mod tests {
         pictures.advance(100 + WINDOW as u64, Picture::new(low));
         assert_eq!(pictures.fate(100, 2), Fate::Unknown, "too long ago");
         assert!(pictures.picture(100).is_none());
+    }
+
+    /// Whatever is remembered comes back, and only what does not fit a byte takes more room.
+    #[test]
+    fn a_byte_is_enough_for_one_layer() {
+        let mut layers = Reach::default();
+        layers.set(0, 3);
+        layers.set(1, 2);
+        for reach in 0..=Reach::ALL {
+            for is_whole in [false, true] {
+                let mut picture = Picture::new(Plain::reach(reach, is_whole));
+                picture.top = if is_whole { MAX_LAYERS - 1 } else { 0 };
+                for forward in [true, false] {
+                    picture.decide(0, forward);
+                    assert_eq!(Plain::of(picture).unwrap().picture(), picture);
+                }
+            }
+        }
+        let mut pictures = Pictures::new();
+        pictures.advance(7, Picture::new(Plain::reach(2, false)));
+        assert!(matches!(pictures.slots, Slots::Plain(_)));
+        pictures.advance(9, Picture::new(layers));
+        assert!(matches!(pictures.slots, Slots::Layered(_)));
+        assert_eq!(pictures.picture(7), Some(Picture::new(Plain::reach(2, false))));
+        assert_eq!(pictures.picture(8), Some(Picture::new(layers)));
     }
 
     #[test]

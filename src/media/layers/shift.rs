@@ -43,8 +43,9 @@ pub struct PictureIds {
     closes_gaps: bool,
     /// Highest picture number of the current source, extended; `None` until the next switch.
     newest: Option<u64>,
-    /// The shift of each of the last pictures, by number.
-    shifts: [u16; WINDOW],
+    /// The shift of each of the last pictures, by number; `None` while that is 0 of all: nothing was left out, and no
+    /// encoding followed another.
+    shifts: Option<Box<[u16; WINDOW]>>,
     /// The shift of pictures after the newest.
     next_shift: u16,
     tl0_shift: u8,
@@ -67,7 +68,7 @@ impl PictureIds {
         Self {
             closes_gaps: codec == Codec::Vp8,
             newest: None,
-            shifts: [0; WINDOW],
+            shifts: None,
             next_shift: 0,
             tl0_shift: 0,
             frame_shift: 0,
@@ -146,13 +147,18 @@ impl PictureIds {
             .map_or(u64::from(number.value) + (1 << 32), |newest| extend(newest, number));
         let first_new = self.newest.map_or(extended, |newest| newest + 1);
         if extended >= first_new {
-            for picture in first_new.max(extended.saturating_sub(WINDOW as u64 - 1))..=extended {
-                self.shifts[picture as usize % WINDOW] = self.next_shift;
+            if self.shifts.is_some() || self.next_shift != 0 {
+                let shifts = self.shifts.get_or_insert_with(|| Box::new([0; WINDOW]));
+                let first = first_new.max(extended.saturating_sub(WINDOW as u64 - 1));
+                for picture in first..=extended {
+                    shifts[picture as usize % WINDOW] = self.next_shift;
+                }
             }
             self.newest = Some(extended);
         }
         let age = self.newest? - extended;
-        (age < WINDOW as u64).then(|| self.shifts[extended as usize % WINDOW])
+        let shift = |shifts: &[u16; WINDOW]| shifts[extended as usize % WINDOW];
+        (age < WINDOW as u64).then(|| self.shifts.as_deref().map_or(0, shift))
     }
 }
 
