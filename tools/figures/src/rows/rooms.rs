@@ -9,7 +9,7 @@ use crate::server::Server;
 /// Everybody sends audio and simulcast video and sees one in 720p, the rest in their lowest layer; then the same
 /// with more of them, until packets are lost or not all can join.
 pub fn meeting(bench: &Bench) -> Result<Outcome> {
-    const SIZES: [usize; 5] = [50, 60, 70, 80, 100];
+    const SIZES: [usize; 4] = [50, 60, 70, 80];
     let first = gather(bench, bench.size(SIZES[0], 3))?;
     let (rate, seconds) =
         (first.number("/packets/received_per_second")?, first.number("/seconds")?);
@@ -50,7 +50,7 @@ fn gather(bench: &Bench, size: usize) -> Result<Report> {
     // A receiver's line has to be known well enough for 49 others.
     let warmup = if bench.quick { "1" } else { "4" };
     let how = ["--max-loss", "0.1", "--warmup", warmup, "--seconds", &seconds];
-    load::alone(bench, &[], &[&who[..], &how[..]].concat())
+    load::alone_within(bench, load::STEP, &[&who[..], &how[..]].concat())
 }
 
 fn step(report: &Report) -> Result<String> {
