@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Interval, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as WebSocketFrame;
@@ -50,7 +50,7 @@ pub async fn serve<S>(stream: S, hub: Hub, caller: Caller, manners: Manners)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (max_read, ping_interval) = (READ_TIMES * manners.max_message, manners.ping_interval);
+    let max_read = READ_TIMES * manners.max_message;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
@@ -59,8 +59,6 @@ where
     let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     let Some((id, line)) = hub.open(caller).await else { return };
     debug!(session = id.0, "WebSocket opened");
-    let mut ping = interval_at(Instant::now() + ping_interval, ping_interval);
-    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connection = Connection {
         socket: &mut socket,
         hub: &hub,
@@ -72,7 +70,7 @@ where
         missed: 0,
         last: None,
     };
-    let ending = connection.run(line, ping).await;
+    let ending = connection.run(line, manners.pings()).await;
     debug!(session = id.0, ?ending, "WebSocket closing");
     if let Ending::Hub(_) = ending {
         // The hub has let go of the peer; when it stops, it waits for the handshake.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::config::Limits;
 use crate::control::identity::Token;
@@ -21,6 +21,9 @@ use crate::id::{PeerId, RoomId};
 pub const MAX_IN_FLIGHT: usize = 32;
 /// The messages of this long may come at once: who joins a room consumes everybody in it.
 const BURST: Duration = Duration::from_secs(10);
+/// Pings leave on common ticks, this far apart, so that one wake-up serves the connections of several: ten thousand
+/// clients are pinged a thousand times a second.
+const PING_TICK: Duration = Duration::from_millis(50);
 
 /// What is expected of a client, whatever it speaks.
 #[derive(Clone)]
@@ -32,6 +35,8 @@ pub struct Manners {
     /// Responses and notifications that may wait for it.
     pub queue: usize,
     rate: Rate,
+    /// The first of all ticks.
+    begun: Instant,
     /// Where it is counted what was not.
     pub met: Arc<LimitsMet>,
 }
@@ -44,8 +49,20 @@ impl Manners {
             max_message: limits.message_bytes as usize,
             queue: limits.queued_messages as usize,
             rate: Rate::new(limits.messages_per_second, BURST),
+            begun: Instant::now(),
             met,
         }
+    }
+
+    /// When a client is to be pinged that has connected just now.
+    pub fn pings(&self) -> Interval {
+        let due = Instant::now() + self.ping_interval;
+        let past = (due - self.begun).as_nanos() % PING_TICK.as_nanos();
+        let next = due + PING_TICK - Duration::from_nanos(past as u64);
+        let mut pings = interval_at(next, self.ping_interval);
+        // Whoever comes late stays on the ticks.
+        pings.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        pings
     }
 
     /// Counts the messages of one client.

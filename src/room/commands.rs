@@ -166,7 +166,7 @@ impl Engine {
 
     /// A transport has become connected: its consumers can begin.
     pub(super) fn begin_media(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
-        self.schedule_reports(now, key);
+        self.begin_reports(now, key);
         self.allot_and_ask(now, key, out);
     }
 
@@ -184,6 +184,7 @@ impl Engine {
         for (ssrc, encoding, stream) in self.producers[key].announced() {
             path.routes.insert(ssrc, Route { producer: key, encoding, stream });
         }
+        self.begin_reports(now, path_key);
     }
 
     fn insert_producer(&mut self, now: Instant, spec: &ProducerSpec, source: Source) -> usize {
@@ -268,6 +269,7 @@ impl Engine {
         self.consumer_keys.insert(spec.id, key);
         self.producers[producer_key].consumers.push(key);
         self.paths[path_key].consumers.insert(spec.ssrc, key);
+        self.begin_reports(now, path_key);
         self.wants_changed(now, producer_key);
         self.allot_and_ask(now, path_key, out);
     }

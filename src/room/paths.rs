@@ -173,6 +173,16 @@ impl Path {
         now.saturating_duration_since(self.created)
     }
 
+    /// Whether anything is sent or received on it, or may be.
+    pub(super) fn has_media(&self) -> bool {
+        !(self.producers.is_empty() && self.consumers.is_empty())
+    }
+
+    /// What is sent is measured from now on.
+    pub(super) fn measure_sent_bytes(&mut self, now: Instant) {
+        (self.measured_at, self.sent_bytes) = (Some(now), 0);
+    }
+
     /// Lets the budget for retransmissions follow what was sent since the last call.
     pub(super) fn follow_sent_bytes(&mut self, now: Instant) {
         let since = self.measured_at.replace(now).unwrap_or(self.created);

@@ -31,8 +31,20 @@ pub(super) const FEEDBACK_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_FEEDBACK: usize = 4;
 
 impl Engine {
-    /// Begins a connected transport's reports.
-    pub(super) fn schedule_reports(&mut self, now: Instant, key: usize) {
+    /// Begins a transport's reports, unless they are under way or there is nothing to report on: thousands of
+    /// peers who are only there must not take turns each second.
+    pub(super) fn begin_reports(&mut self, now: Instant, key: usize) {
+        let path = &mut self.paths[key];
+        if path.has_media()
+            && path.transport.is_connected()
+            && !self.timers.is_set(Timer::Reports(key))
+        {
+            path.measure_sent_bytes(now);
+            self.schedule_reports(now, key);
+        }
+    }
+
+    fn schedule_reports(&mut self, now: Instant, key: usize) {
         // RFC 3550 §6.2 spreads reports over 0.5 to 1.5 intervals. A transport's id is random, so it
         // serves to keep transports out of step without a generator of our own.
         let spread = self.paths[key].own_ssrc.0 % 1000;
@@ -74,7 +86,8 @@ impl Engine {
             let len = compound.len();
             send_compound(path, len, out);
         }
-        if self.paths[key].transport.is_connected() {
+        let path = &self.paths[key];
+        if path.has_media() && path.transport.is_connected() {
             self.schedule_reports(now, key);
         }
     }

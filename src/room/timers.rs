@@ -126,6 +126,11 @@ impl Timers {
         self.prune();
     }
 
+    /// Whether `timer` will come due.
+    pub(super) fn is_set(&self, timer: Timer) -> bool {
+        self.due.contains_key(&timer)
+    }
+
     /// How many deadlines there are.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn count(&self) -> usize {

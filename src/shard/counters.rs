@@ -25,7 +25,7 @@ pub struct Counters {
     /// Times that datagrams were handed to the rooms, by their number.
     pub drains: Histogram<{ DRAIN_BOUNDS.len() }>,
     /// From a datagram's arrival at the machine to the end of the submit of its turn's media, in
-    /// nanoseconds; of turns that sent something.
+    /// nanoseconds; of turns that forwarded something.
     pub forwarding: Histogram<{ FORWARDING_BOUNDS.len() }>,
     /// Datagrams longer than [`crate::wire::MAX_DATAGRAM`], dropped.
     pub truncated: u64,

@@ -33,6 +33,10 @@ pub(super) trait Io: Sized {
     /// Returns at once if datagrams are left from the last drain.
     fn wait(&mut self, timeout: Option<Duration>, counters: &mut Counters) -> io::Result<()>;
 
+    /// Sleeps for `length`, whatever comes in, unless the bell rings; returns at once if datagrams are left from
+    /// the last drain. [`Self::wait`] follows.
+    fn nap(&mut self, length: Duration) -> io::Result<()>;
+
     /// Lends up to [`MAX_DRAIN`] waiting datagrams to `take`, which is not called when there are
     /// none; their buffers are taken back when it returns.
     fn drain(

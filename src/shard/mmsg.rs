@@ -82,6 +82,10 @@ impl Io for Mmsg {
         if bell { self.waker.silence() } else { Ok(()) }
     }
 
+    fn nap(&mut self, length: Duration) -> io::Result<()> {
+        if self.readable { Ok(()) } else { self.waker.nap(length) }
+    }
+
     fn drain(
         &mut self,
         moment: &Moment,

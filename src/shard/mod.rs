@@ -22,6 +22,7 @@ pub mod mailbox;
 mod mmsg;
 mod outbox;
 mod probe;
+mod rest;
 mod run;
 mod snapshot;
 mod socket;
@@ -50,7 +51,7 @@ use mailbox::{Mailbox, ShardEvent};
 
 pub use run::Rooms;
 pub use supervisor::{Threads, Unclean};
-pub use sys::raise_descriptor_limit;
+pub use sys::{give_way, raise_descriptor_limit};
 pub use threads::start_with;
 
 /// Most shards of a process. Each pair has a queue of its own, so their number grows with the

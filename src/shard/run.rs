@@ -15,6 +15,7 @@ use super::handover::Inlets;
 use super::io::Io;
 use super::mailbox::{Command, Event, ShardEvent};
 use super::outbox::{Departures, Outbox};
+use super::rest::Rest;
 use super::snapshot::{Snapshot, Stays};
 use super::sys;
 use super::wake::Waker;
@@ -49,6 +50,8 @@ pub trait Rooms {
     fn poll_event(&mut self) -> Option<Event>;
     /// See [`room::Engine::counters`]; for the log.
     fn counters(&self) -> &dyn Debug;
+    /// Packets of media that were carried so far: while their number stands still, nothing is urgent.
+    fn media(&self) -> u64;
     /// See [`room::Engine::snapshot`].
     fn snapshot(&self) -> room::snapshot::Snapshot;
 }
@@ -88,6 +91,10 @@ impl Rooms for room::Engine {
         self.counters()
     }
 
+    fn media(&self) -> u64 {
+        self.counters().rtp_in + self.counters().rtp_out
+    }
+
     fn snapshot(&self) -> room::snapshot::Snapshot {
         self.snapshot()
     }
@@ -107,6 +114,7 @@ pub(super) struct Shard<R, B> {
     pub events: UnboundedSender<ShardEvent>,
     pub counters: Counters,
     pub stays: Stays,
+    pub rest: Rest,
     /// A command taken out of the channel while looking whether there is one.
     pub next: Option<Command>,
     pub reports: Reports,
@@ -149,14 +157,19 @@ impl<R: Rooms, B: Io> Shard<R, B> {
                 return Err(io::Error::other("it stood still for too long"));
             }
             let moment = Moment::read();
-            let sent_before = self.counters.sent;
+            let before = (self.rooms.media(), self.counters.sent);
             self.receive(&moment)?;
+            if self.has_commands() {
+                // What has come in does not wait for what signaling wants.
+                self.departures.flush(self.io.sender(), &mut self.counters);
+            }
             // A replica must be there before its first packets are.
             running = self.take_commands(moment.now);
             self.take_parcels(moment.now);
             // Media does not wait for what follows.
             self.departures.flush(self.io.sender(), &mut self.counters);
-            self.stays.end(self.counters.sent > sent_before, &mut self.counters);
+            let has_forwarded = self.rooms.media() > before.0 && self.counters.sent > before.1;
+            self.stays.end(has_forwarded, &mut self.counters);
             self.take_feedback(&moment);
             self.with_outbox(|rooms, out| rooms.handle_timeout(moment.now, out));
             while let Some(event) = self.rooms.poll_event() {
@@ -167,6 +180,7 @@ impl<R: Rooms, B: Io> Shard<R, B> {
             if let Some(error) = self.departures.broken.take() {
                 return Err(error);
             }
+            self.rest.note(moment.now, self.rooms.media(), self.counters.received);
             if self.reports.is_due(moment.now) && tracing::enabled!(tracing::Level::DEBUG) {
                 self.report();
             }
@@ -183,28 +197,40 @@ impl<R: Rooms, B: Io> Shard<R, B> {
     }
 
     /// Waits for a datagram, the bell or the next timeout; does not wait if a queue holds
-    /// something.
+    /// something. At rest it naps first.
     fn sleep(&mut self) -> io::Result<()> {
         self.waker.about_to_sleep();
-        let timeout = if self.has_mail() || self.waker.is_given_up() {
-            Some(Duration::ZERO)
-        } else {
-            let feedback = self.feedback.as_ref().and_then(Feedback::next_look);
-            let due = self.rooms.next_timeout().into_iter().chain(feedback).min();
-            due.map(|due| due.saturating_duration_since(Instant::now()))
-        };
+        let mut timeout = self.timeout();
+        if let Some(nap) = self.rest.nap(Instant::now(), timeout) {
+            self.io.nap(nap)?;
+            timeout = self.timeout();
+        }
         self.counters.sleeps += u64::from(timeout != Some(Duration::ZERO));
         self.io.wait(timeout, &mut self.counters)?;
         self.waker.awake();
         Ok(())
     }
 
+    /// How long the shard may sleep.
+    fn timeout(&mut self) -> Option<Duration> {
+        if self.has_mail() || self.waker.is_given_up() {
+            return Some(Duration::ZERO);
+        }
+        let feedback = self.feedback.as_ref().and_then(Feedback::next_look);
+        let due = self.rooms.next_timeout().into_iter().chain(feedback).min();
+        due.map(|due| due.saturating_duration_since(Instant::now()))
+    }
+
     fn has_mail(&mut self) -> bool {
+        self.has_commands() || !self.inlets.is_empty()
+    }
+
+    fn has_commands(&mut self) -> bool {
         if self.next.is_none() {
             // Nobody left to send is found again, and dealt with, by `take_commands`.
             self.next = self.commands.try_recv().ok();
         }
-        self.next.is_some() || !self.inlets.is_empty()
+        self.next.is_some()
     }
 
     fn receive(&mut self, moment: &Moment) -> io::Result<()> {
@@ -295,12 +321,15 @@ mod tests {
 
     /// A backend that never has a datagram: it writes down how long it should have waited, and does
     /// then what its script says.
+    #[derive(Default)]
     struct Script {
         waits: Vec<Option<Duration>>,
+        naps: Vec<Duration>,
         steps: VecDeque<Box<dyn FnOnce()>>,
         sender: Nothing,
     }
 
+    #[derive(Default)]
     struct Nothing;
 
     impl Transmit for Nothing {
@@ -317,6 +346,11 @@ mod tests {
             self.waits.push(timeout);
             let step = self.steps.pop_front().ok_or(io::ErrorKind::UnexpectedEof)?;
             step();
+            Ok(())
+        }
+
+        fn nap(&mut self, length: Duration) -> io::Result<()> {
+            self.naps.push(length);
             Ok(())
         }
 
@@ -371,6 +405,9 @@ mod tests {
         fn counters(&self) -> &dyn Debug {
             &self.fired
         }
+        fn media(&self) -> u64 {
+            0
+        }
         fn snapshot(&self) -> room::snapshot::Snapshot {
             room::snapshot::Snapshot::default()
         }
@@ -386,7 +423,7 @@ mod tests {
         let shard = Shard {
             id: ShardId(0),
             rooms: Alarm { delay, ..Alarm::default() },
-            io: Script { waits: Vec::new(), steps: VecDeque::new(), sender: Nothing },
+            io: Script::default(),
             feedback: None,
             departures: Departures { queue, outlets, broken: None },
             inlets,
@@ -395,6 +432,7 @@ mod tests {
             events: unbounded_channel().0,
             counters: Counters::default(),
             stays: Stays::default(),
+            rest: Rest::default(),
             next: None,
             reports: Reports::default(),
         };
@@ -462,6 +500,21 @@ mod tests {
             panic!("{:?}", shard.io.waits)
         };
         assert!(bounded <= delay);
+    }
+
+    #[test]
+    fn a_nap_comes_before_the_wait_and_not_while_there_is_mail() {
+        let (mut shard, commands) = shard(Duration::from_secs(3600));
+        let begin = Instant::now() - Duration::from_secs(10);
+        for turn in 0..2000 {
+            shard.rest.note(begin + Duration::from_millis(turn), 0, turn);
+        }
+        shard.sleep().unwrap_err();
+        let nap = shard.io.naps[0];
+        assert_eq!((shard.io.naps.len(), &shard.io.waits[..]), (1, &[None][..]));
+        commands.send(command()).unwrap();
+        shard.sleep().unwrap_err();
+        assert_eq!((shard.io.naps, shard.io.waits), (vec![nap], vec![None, Some(Duration::ZERO)]));
     }
 
     #[test]

@@ -36,10 +36,10 @@ impl Stays {
         }
     }
 
-    /// The turn has ended. If it `has_sent` something, its datagrams' stays are counted, up to now: one look at
-    /// the clock for all of them.
-    pub fn end(&mut self, has_sent: bool, counters: &mut Counters) {
-        if has_sent && !self.0.is_empty() {
+    /// The turn has ended. If it `has_forwarded` something, its datagrams' stays are counted, up to now: one look
+    /// at the clock for all of them.
+    pub fn end(&mut self, has_forwarded: bool, counters: &mut Counters) {
+        if has_forwarded && !self.0.is_empty() {
             let now = Instant::now();
             for arrival in &self.0 {
                 let stay = now.saturating_duration_since(*arrival).as_nanos();
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_turns_that_send_are_measured_and_each_arrival_once() {
+    fn only_turns_that_forward_are_measured_and_each_arrival_once() {
         let (mut stays, mut counters) = (Stays::default(), Counters::default());
         let long_ago = Instant::now() - Duration::from_secs(1);
         stays.begin(long_ago);

@@ -4,7 +4,7 @@
 //! What leaves this file is safe to use.
 #![allow(
     unsafe_code,
-    reason = "recvmmsg, sendmmsg, mmap, setsockopt, eventfd, epoll, rlimit, clock"
+    reason = "recvmmsg, sendmmsg, mmap, setsockopt, eventfd, epoll, poll, rlimit, scheduling, clock"
 )]
 
 use std::io;
@@ -21,6 +21,12 @@ use super::counters::Counters;
 use super::io::{MAX_DRAIN, Message};
 use super::socket::Traits;
 use super::train::{self, Refusals, Train};
+
+/// By how much a thread that gives way raises its nice value: it has a third of a shard's weight then, which is
+/// enough for signaling beside a shard that never sleeps.
+const NICE: libc::c_int = 5;
+/// A tenth of the usual turn. The kernel takes 0.1 ms to 100 ms.
+const SHORT_TURN: Duration = Duration::from_micros(300);
 
 /// What a system call returned, as a number or as the error that it left behind.
 fn check(returned: libc::c_int) -> io::Result<usize> {
@@ -59,6 +65,46 @@ pub(super) fn thread_cpu_time() -> Duration {
     }
 }
 
+/// Ranks the calling thread below the shards: under a real-time policy by one, otherwise by its nice value.
+/// To give way one needs no privilege.
+pub fn give_way() -> io::Result<()> {
+    let mut param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: no pointers; 0 is the calling thread.
+    let policy = check(unsafe { libc::sched_getscheduler(0) })? as libc::c_int;
+    if ![libc::SCHED_FIFO, libc::SCHED_RR].contains(&(policy & !libc::SCHED_RESET_ON_FORK)) {
+        // SAFETY: no pointers. What is returned is the new value, -1 among others, and raising it cannot fail.
+        unsafe { libc::nice(NICE) };
+        return Ok(());
+    }
+    // SAFETY: the kernel writes one `sched_param`, which outlives the call.
+    check(unsafe { libc::sched_getparam(0, &raw mut param) })?;
+    // There is nothing below 1 but to be starved.
+    param.sched_priority = (param.sched_priority - 1).max(1);
+    // SAFETY: the kernel reads one `sched_param`, which outlives the call.
+    check(unsafe { libc::sched_setscheduler(0, policy, &raw const param) }).map(drop)
+}
+
+/// Lets the calling thread run soon after it wakes up, where threads share cores by weight: it asks for short turns
+/// (Linux 6.12; earlier kernels do not mind).
+pub(super) fn take_short_turns() -> io::Result<()> {
+    // SAFETY: all-zero is a valid `sched_attr`: plain numbers.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    let len = size_of_val(&attributes) as libc::c_uint;
+    // SAFETY: the kernel writes at most `len` bytes of `attributes`, which outlives the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, len, 0) as libc::c_int
+    })?;
+    if attributes.sched_policy != libc::SCHED_OTHER as u32 {
+        return Ok(());
+    }
+    attributes.sched_runtime = SHORT_TURN.as_nanos() as u64;
+    // SAFETY: the kernel reads `attributes`, which outlives the call and says its own size.
+    check(unsafe {
+        libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) as libc::c_int
+    })
+    .map(drop)
+}
+
 /// Sets an integer option of a `level` such as `SOL_SOCKET`.
 pub(super) fn set_option(
     fd: BorrowedFd<'_>,
@@ -86,6 +132,13 @@ pub(super) fn steer(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Re
         libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const program).cast(), len)
     };
     check(returned).map(drop)
+}
+
+/// Whether `fd` becomes readable within so many milliseconds.
+pub(super) fn readable_within(fd: BorrowedFd<'_>, millis: libc::c_int) -> io::Result<bool> {
+    let mut wanted = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: the kernel reads and writes one `pollfd`, which outlives the call.
+    check(unsafe { libc::poll(&raw mut wanted, 1, millis) }).map(|count| count > 0)
 }
 
 /// Waits for descriptors to become readable.

@@ -53,6 +53,7 @@ for_both!(
     an_ipv6_socket_speaks_ipv4_too,
     the_bell_ends_a_wait,
     a_timeout_ends_a_wait,
+    a_nap_hears_the_bell_and_no_datagram,
 );
 
 trait Open<B>: FnOnce(Socket, Arc<Waker>) -> std::io::Result<B> + Send + 'static {}
@@ -380,6 +381,22 @@ fn a_timeout_ends_a_wait<B: Io>(open: impl Open<B>) {
     bench.drain(Duration::ZERO);
     bench.io.wait(Some(timeout), &mut bench.counters).unwrap();
     assert!(start.elapsed() >= timeout, "ended early");
+}
+
+fn a_nap_hears_the_bell_and_no_datagram<B: Io>(open: impl Open<B>) {
+    let (mut bench, port) = Bench::bound(loopback(), open);
+    bench.drain(Duration::ZERO);
+    let peer = UdpSocket::bind((loopback(), 0)).unwrap();
+    peer.send_to(b"check", (loopback(), port)).unwrap();
+    let (start, length) = (Instant::now(), Duration::from_millis(20));
+    bench.io.nap(length).unwrap();
+    assert!(start.elapsed() >= length, "ended early");
+    bench.waker.about_to_sleep();
+    bench.waker.wake();
+    bench.io.nap(PATIENCE).unwrap();
+    assert!(start.elapsed() < PATIENCE, "slept on");
+    let received = bench.drain_until(|all, _| !all.is_empty());
+    assert_eq!(received[0].1, b"check");
 }
 
 #[test]

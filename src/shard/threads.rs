@@ -19,11 +19,12 @@ use super::mailbox::{Command, Mailbox};
 use super::mmsg::Mmsg;
 use super::outbox::Departures;
 use super::probe;
+use super::rest::Rest;
 use super::run::{Reports, Rooms, Shard};
 use super::snapshot::Stays;
 use super::socket::Socket;
 use super::supervisor::{Kept, Launched, Notice, Ready, Supervisor};
-use super::sys::SendQueue;
+use super::sys::{self, SendQueue};
 use super::uring::Uring;
 use super::wake::Waker;
 use super::{MAX_SHARDS, Running, Shards, ShardsConfig, StartError};
@@ -141,6 +142,9 @@ fn live<R: Rooms, B: Io>(
     ready: &Sender<Ready>,
 ) -> io::Result<()> {
     let core = kept.core.filter(|core| core_affinity::set_for_current(*core));
+    if let Err(error) = sys::take_short_turns() {
+        tracing::debug!(shard = kept.id.0, %error, "The scheduler takes no wishes");
+    }
     let feedback = open_feedback(kept.id, &kept.socket);
     let opened = SendQueue::new(MAX_BATCH, ARENA_LEN, kept.socket.traits)
         .and_then(|queue| Ok((queue, open(kept.socket.try_clone()?, kept.waker.clone())?)));
@@ -170,6 +174,7 @@ fn live<R: Rooms, B: Io>(
         events: kept.events.clone(),
         counters: Counters::default(),
         stays: Stays::default(),
+        rest: Rest::default(),
         next: None,
         reports: Reports::default(),
     };

@@ -92,7 +92,7 @@ pub(super) struct Sender {
     targets: Box<Targets>,
     // The kernel holds references of its own; these keep the descriptors' numbers ours.
     socket: Socket,
-    _waker: Arc<Waker>,
+    waker: Arc<Waker>,
 }
 
 /// Where the long-lived requests point; boxed, so that it does not move.
@@ -135,7 +135,7 @@ impl Uring {
             failure: 0,
             targets: Box::new(Targets { receive, bell: [0; 8] }),
             socket,
-            _waker: waker,
+            waker,
         };
         Ok(Self { sender, buffers, list: DrainList::new(), lent: Vec::with_capacity(MAX_DRAIN) })
     }
@@ -191,6 +191,10 @@ impl Io for Uring {
             return Ok(());
         }
         Err(io::Error::from_raw_os_error(sender.failure))
+    }
+
+    fn nap(&mut self, length: Duration) -> io::Result<()> {
+        if self.sender.waiting.is_empty() { self.sender.waker.nap(length) } else { Ok(()) }
     }
 
     fn drain(

@@ -1,9 +1,10 @@
 //! Waking a shard that waits for packets, with no system call while it is awake; and seeing that it lives.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::time::Duration;
 
 use super::sys;
 
@@ -73,6 +74,15 @@ impl Waker {
     pub fn begin(&self) {
         self.asleep.store(false, Ordering::Relaxed);
         self.given_up.store(false, Ordering::Relaxed);
+    }
+
+    /// Sleeps for `length`, rounded down to milliseconds, or until the bell rings, and leaves it ringing.
+    pub fn nap(&self, length: Duration) -> io::Result<()> {
+        let millis = i32::try_from(length.as_millis()).unwrap_or(i32::MAX);
+        match sys::readable_within(self.bell.as_fd(), millis) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Silences the bell; blocks if it has not rung.

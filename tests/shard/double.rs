@@ -45,6 +45,7 @@ pub struct Double {
     hold: Arc<Barrier>,
     timer: Option<(Instant, SocketAddr)>,
     events: Vec<Event>,
+    carried: u64,
 }
 
 impl Double {
@@ -59,6 +60,7 @@ impl Double {
             hold: hold.clone(),
             timer: None,
             events: Vec::new(),
+            carried: 0,
         }
     }
 
@@ -81,6 +83,7 @@ fn answer(bytes: &[u8], to: SocketAddr, out: &mut impl Outbox) {
 
 impl Rooms for Double {
     fn receive(&mut self, now: Instant, drain: &mut [Datagram<'_>], out: &mut impl Outbox) {
+        self.carried += drain.len() as u64;
         for datagram in drain {
             // The test may have seen enough.
             let _ = self.seen.send(Seen::Datagram(self.id, datagram.received_at));
@@ -147,6 +150,11 @@ impl Rooms for Double {
 
     fn poll_event(&mut self) -> Option<Event> {
         self.events.pop()
+    }
+
+    /// All that comes is media here.
+    fn media(&self) -> u64 {
+        self.carried
     }
 
     fn counters(&self) -> &dyn Debug {
