@@ -76,9 +76,7 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
     let listeners = (listener.local_addr()?, metrics_at);
 
     // This thread is control's from here on; where it shares a core with a shard, media comes first.
-    if let Err(error) = shard::give_way() {
-        warn!(%error, "Control cannot give way to the shards");
-    }
+    shard::give_way();
     // Who keeps the shards off io_uring wants the process off it.
     let uring = config.io_backend != IoBackend::Mmsg;
     runtime::block_on(uring, async {

@@ -65,23 +65,12 @@ pub(super) fn thread_cpu_time() -> Duration {
     }
 }
 
-/// Ranks the calling thread below the shards: under a real-time policy by one, otherwise by its nice value.
-/// To give way one needs no privilege.
-pub fn give_way() -> io::Result<()> {
-    let mut param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: no pointers; 0 is the calling thread.
-    let policy = check(unsafe { libc::sched_getscheduler(0) })? as libc::c_int;
-    if ![libc::SCHED_FIFO, libc::SCHED_RR].contains(&(policy & !libc::SCHED_RESET_ON_FORK)) {
-        // SAFETY: no pointers. What is returned is the new value, -1 among others, and raising it cannot fail.
-        unsafe { libc::nice(NICE) };
-        return Ok(());
-    }
-    // SAFETY: the kernel writes one `sched_param`, which outlives the call.
-    check(unsafe { libc::sched_getparam(0, &raw mut param) })?;
-    // There is nothing below 1 but to be starved.
-    param.sched_priority = (param.sched_priority - 1).max(1);
-    // SAFETY: the kernel reads one `sched_param`, which outlives the call.
-    check(unsafe { libc::sched_setscheduler(0, policy, &raw const param) }).map(drop)
+/// Gives the calling thread less weight than the shards have, for which one needs no privilege. Only weight: were it
+/// ranked below them, as real-time policies do, a shard could wait for ever for a queue's writer that it keeps
+/// from running.
+pub fn give_way() {
+    // SAFETY: no pointers. What is returned is the new value, -1 among others, and raising it cannot fail.
+    unsafe { libc::nice(NICE) };
 }
 
 /// Lets the calling thread run soon after it wakes up, where threads share cores by weight: it asks for short turns
