@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::client::{Peer, http};
 use crate::exposition::Exposition;
 use crate::metrics::scrape_until;
 use crate::process::{PATIENCE, Server, refused_under};
+use crate::tls::Files;
 
 /// With every number of descriptors that does not do, up to the first that does.
 #[test]
@@ -64,4 +65,27 @@ async fn without_descriptors_for_more_the_connected_are_served() {
     let met = [("limit", "descriptors")];
     let counted = |seen: &Exposition| seen.value("shardcast_limits_met_total", &met) >= 3.0;
     scrape_until(server.http, counted).await;
+}
+
+/// Who wants TLS cannot be told, but is not kept waiting either.
+#[tokio::test]
+async fn without_descriptors_for_more_a_tls_connection_is_closed() {
+    let files = Files::new("crowded");
+    let [certificate, key] = files.settings();
+    let settings =
+        [(certificate.0, certificate.1.as_str()), (key.0, key.1.as_str()), ("HTTP_TIMEOUT", "600")];
+    let server = Server::start_under("ulimit -n 64", &settings);
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.push(TcpStream::connect(server.http).await.unwrap());
+    }
+    server.log_line("Cannot accept a connection");
+    let refused = timeout(PATIENCE, files.connect(&server)).await.expect("an end in time");
+    assert!(refused.is_err());
+    drop(crowd);
+    let deadline = Instant::now() + PATIENCE;
+    while files.connect(&server).await.is_err() {
+        assert!(Instant::now() < deadline, "nobody is let in any more");
+        sleep(Duration::from_millis(50)).await;
+    }
 }

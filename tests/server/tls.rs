@@ -23,13 +23,13 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use crate::process::{PATIENCE, Server, run};
 
 /// A folder with a certificate for `localhost` in it, gone at the end.
-struct Files {
+pub struct Files {
     folder: PathBuf,
     trusted: CertificateDer<'static>,
 }
 
 impl Files {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("shardcast-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let mut files = Self { folder, trusted: CertificateDer::from_slice(&[]).into_owned() };
@@ -50,7 +50,7 @@ impl Files {
             .unwrap();
     }
 
-    fn settings(&self) -> [(&'static str, String); 2] {
+    pub fn settings(&self) -> [(&'static str, String); 2] {
         let path = |name| self.folder.join(name).display().to_string();
         [("TLS_CERT_FILE", path("cert.pem")), ("TLS_KEY_FILE", path("key.pem"))]
     }
@@ -61,7 +61,7 @@ impl Files {
     }
 
     /// A connection that trusts the newest certificate and no other.
-    async fn connect(&self, server: &Server) -> std::io::Result<TlsStream<TcpStream>> {
+    pub async fn connect(&self, server: &Server) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.trusted.clone()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
