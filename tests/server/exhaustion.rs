@@ -41,10 +41,7 @@ async fn without_descriptors_for_more_the_connected_are_served() {
     // The crowd stays until the test lets it go.
     let server = Server::start_under("ulimit -n 64", &[("HTTP_TIMEOUT", "600")]);
     let mut peer = Peer::join(server.http, "r", "p").await;
-    let mut crowd = Vec::new();
-    for _ in 0..100 {
-        crowd.push(TcpStream::connect(server.http).await.unwrap());
-    }
+    let crowd = crowd(&server).await;
     let refused = server.log_line("Cannot accept a connection");
     assert_eq!(refused["level"], "WARN");
     for _ in 0..3 {
@@ -75,10 +72,7 @@ async fn without_descriptors_for_more_a_tls_connection_is_closed() {
     let settings =
         [(certificate.0, certificate.1.as_str()), (key.0, key.1.as_str()), ("HTTP_TIMEOUT", "600")];
     let server = Server::start_under("ulimit -n 64", &settings);
-    let mut crowd = Vec::new();
-    for _ in 0..100 {
-        crowd.push(TcpStream::connect(server.http).await.unwrap());
-    }
+    let crowd = crowd(&server).await;
     server.log_line("Cannot accept a connection");
     let refused = timeout(PATIENCE, files.connect(&server)).await.expect("an end in time");
     assert!(refused.is_err());
@@ -88,4 +82,13 @@ async fn without_descriptors_for_more_a_tls_connection_is_closed() {
         assert!(Instant::now() < deadline, "nobody is let in any more");
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// More connections than there are descriptors.
+async fn crowd(server: &Server) -> Vec<TcpStream> {
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.push(TcpStream::connect(server.http).await.unwrap());
+    }
+    crowd
 }

@@ -2,7 +2,7 @@
 //! about lengths is counted as such and can fill no buffer.
 
 /// Record header: type, version, epoch, sequence number, length (RFC 6347 §4.1).
-pub const RECORD_HEADER_LEN: usize = 13;
+const RECORD_HEADER_LEN: usize = 13;
 /// Handshake header: type, length, message number, fragment's offset and length (RFC 6347 §4.2.2).
 const MESSAGE_HEADER_LEN: usize = 12;
 /// Longest handshake message, in bytes. A browser's longest is a ClientHello of 1.5 kB with a
@@ -23,13 +23,12 @@ pub fn is_well_formed(datagram: &[u8]) -> bool {
         let Some((record, next)) = split_record(rest) else {
             return false;
         };
-        let kind = record[0];
-        let is_plaintext = record[3..5] == [0, 0];
-        let body = &record[RECORD_HEADER_LEN..];
+        let (kind, body) = (record.kind(), record.fragment());
         let is_record = (CHANGE_CIPHER_SPEC..=APPLICATION_DATA).contains(&kind)
-            && record[1] == 0xfe
+            && record.0[1] == 0xfe
             && !body.is_empty();
-        if !is_record || (is_plaintext && kind == HANDSHAKE && !has_whole_fragments(body)) {
+        let is_plaintext_handshake = record.epoch() == 0 && kind == HANDSHAKE;
+        if !is_record || (is_plaintext_handshake && !has_whole_fragments(body)) {
             return false;
         }
         if next.is_empty() {
@@ -51,7 +50,7 @@ pub fn records(datagram: &[u8]) -> impl Iterator<Item = Record<'_>> {
     std::iter::from_fn(move || {
         let (record, next) = split_record(rest)?;
         rest = next;
-        Some(Record(record))
+        Some(record)
     })
 }
 
@@ -92,10 +91,11 @@ impl<'a> Record<'a> {
     }
 }
 
-fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+fn split_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let header = bytes.first_chunk::<RECORD_HEADER_LEN>()?;
     let len = usize::from(u16::from_be_bytes([header[11], header[12]]));
-    bytes.split_at_checked(RECORD_HEADER_LEN + len)
+    let (record, rest) = bytes.split_at_checked(RECORD_HEADER_LEN + len)?;
+    Some((Record(record), rest))
 }
 
 fn has_whole_fragments(mut body: &[u8]) -> bool {

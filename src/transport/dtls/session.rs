@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::framing::{ALERT, HANDSHAKE, Record, records};
+use super::framing::{ALERT, HANDSHAKE, records};
 use super::suites::Opener;
 use super::{FIRST_RETRANSMISSION, MTU};
 use crate::wire::MAX_DATAGRAM;
@@ -21,7 +21,7 @@ const CLOSE_NOTIFY: u8 = 0;
 /// A DTLS association after its handshake. It seals nothing: what it may have to say was sealed by the handshake.
 pub struct Session {
     opener: Opener,
-    /// The last flight, empty if the peer has shown that it came through; behind it the goodbye.
+    /// The last flight, empty if it was the peer's; behind it the goodbye.
     sealed: Box<[u8]>,
     flight_len: u16,
     owes: Option<Owed>,
@@ -58,12 +58,23 @@ impl Session {
     /// nothing is believed.
     pub fn receive(&mut self, now: Instant, datagram: &[u8]) -> bool {
         let protected = records(datagram).filter(|record| record.epoch() == 1);
-        for record in protected {
-            let ends = match record.kind() {
-                ALERT => self.hear_alert(record),
-                HANDSHAKE => self.hear_handshake(now, record),
-                // SCTP, which we do not speak.
-                _ => false,
+        for record in protected.filter(|record| [ALERT, HANDSHAKE].contains(&record.kind())) {
+            let mut buffer = [0; MAX_DATAGRAM];
+            let Some(plain) = self.opener.open(record, &mut buffer) else { continue };
+            let ends = match (record.kind(), plain) {
+                // Of alerts that end nothing, none asks for an answer.
+                (ALERT, [level, description, ..]) => {
+                    *level == FATAL || *description == CLOSE_NOTIFY
+                }
+                (ALERT, _) => false,
+                // A Finished again means that ours was lost (RFC 6347 §4.2.4); the same bytes as before do, for they
+                // are new to who has not got them.
+                (_, [FINISHED, ..]) => {
+                    self.repeat(now);
+                    false
+                }
+                // It would begin another handshake, for which there is no use.
+                _ => true,
             };
             if ends {
                 return true;
@@ -86,29 +97,6 @@ impl Session {
     /// Tells the peer that we go (RFC 5246 §7.2.1).
     pub fn close(&mut self) {
         self.owes = Some(Owed::Goodbye);
-    }
-
-    /// Of alerts that end nothing, none asks for an answer.
-    fn hear_alert(&mut self, record: Record<'_>) -> bool {
-        let mut buffer = [0; MAX_DATAGRAM];
-        match self.opener.open(record, &mut buffer) {
-            Some([level, description, ..]) => *level == FATAL || *description == CLOSE_NOTIFY,
-            _ => false,
-        }
-    }
-
-    /// A Finished again means that ours was lost (RFC 6347 §4.2.4); the same bytes as before do, for they are new
-    /// to who has not got them. Anything else would begin another handshake, for which there is no use.
-    fn hear_handshake(&mut self, now: Instant, record: Record<'_>) -> bool {
-        let mut buffer = [0; MAX_DATAGRAM];
-        match self.opener.open(record, &mut buffer) {
-            Some([FINISHED, ..]) => {
-                self.repeat(now);
-                false
-            }
-            Some(_) => true,
-            None => false,
-        }
     }
 
     fn repeat(&mut self, now: Instant) {

@@ -411,10 +411,15 @@ impl Peer {
         self.crew.order(name, Order::AddSource(name, source::Spec { number, ..spec }, track));
     }
 
-    fn note_producer(&mut self, producer: &Value, owner: &Value) {
-        if let (Some(producer), Some(owner)) = (producer.as_str(), owner.as_str()) {
-            self.producers.insert(producer.to_owned(), owner.to_owned());
-        }
+    /// Gives both back as what they are, if they are.
+    fn note_producer<'a>(
+        &mut self,
+        producer: &'a Value,
+        owner: &'a Value,
+    ) -> Option<(&'a str, &'a str)> {
+        let (producer, owner) = producer.as_str().zip(owner.as_str())?;
+        self.producers.insert(producer.to_owned(), owner.to_owned());
+        Some((producer, owner))
     }
 
     async fn consume(&mut self, producer: &str, owner: &str) -> Result<(), protoo::Error> {
@@ -434,10 +439,8 @@ impl Peer {
         match news {
             News::Notice(method, data) => match &method[..] {
                 "newProducer" => {
-                    self.note_producer(&data["producerId"], &data["peerId"]);
-                    if let [Some(producer), Some(owner)] =
-                        ["producerId", "peerId"].map(|field| data[field].as_str())
-                    {
+                    let announced = self.note_producer(&data["producerId"], &data["peerId"]);
+                    if let Some((producer, owner)) = announced {
                         self.consume(producer, owner).await?;
                     }
                 }
