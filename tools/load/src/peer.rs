@@ -179,19 +179,22 @@ pub async fn live(crew: Rc<Crew>, plan: PeerPlan) {
             joins.note_reason(&failure);
         }
     }
-    for Path { name, .. } in [peer.sending, peer.receiving].into_iter().flatten() {
-        // At the end the workers have summed up, and need their transports for it.
-        if !*crew.over.borrow() {
-            crew.order(name, Order::Remove(name));
-        }
+    if *crew.over.borrow() {
+        // All are polite, and the workers have summed up, for which they need their transports.
+        peer.client.close().await;
+        return;
     }
-    // How a peer leaves by itself; at the end all are polite.
+    let let_go = match plan.leaving {
+        Leaving::Silently => Order::Forsake,
+        _ => Order::Remove,
+    };
+    for Path { name, .. } in [peer.sending, peer.receiving].into_iter().flatten() {
+        crew.order(name, let_go(name));
+    }
     match plan.leaving {
-        Leaving::Abruptly if !*crew.over.borrow() => drop(peer.client),
-        Leaving::Silently if !*crew.over.borrow() => {
-            crew.silent.borrow_mut().push(peer.client);
-        }
-        _ => peer.client.close().await,
+        Leaving::Abruptly => drop(peer.client),
+        Leaving::Silently => crew.silent.borrow_mut().push(peer.client),
+        Leaving::Politely => peer.client.close().await,
     }
 }
 

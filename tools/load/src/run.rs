@@ -33,8 +33,11 @@ const JOIN_LIMIT: Duration = Duration::from_secs(60);
 const JOIN_LIMIT_EACH: Duration = Duration::from_millis(50);
 /// How often the view is renewed.
 const TICK: Duration = Duration::from_millis(250);
-/// What is under way may arrive, and be repaired, this long after the last frame.
+/// After the last frame it is looked this often whether all has come.
 const DRAIN: Duration = Duration::from_millis(500);
+/// What is under way may arrive, and be repaired, this long after the last frame: who came last is first sent what was
+/// recorded, at the pace of its line, and is a second and more behind.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long peers may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -116,10 +119,9 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
         soak.calm();
     }
     workers.tell(|| Order::Hush);
-    sleep(DRAIN).await;
+    let tally = drain(&workers).await;
     let rest = phases::rest(settings.pid, settings.rest).await;
     let after = settings.pid.and_then(Snapshot::of);
-    let tally = workers.report();
     // Nobody is left if the worker or the peers are gone.
     let _ = end.send(true);
     let _ =
@@ -153,6 +155,18 @@ async fn whole(settings: &Settings, live: &Live) -> Result<Report, Box<dyn std::
         flood,
     };
     Ok(Report::new(settings, figures))
+}
+
+/// Waits until all has come that was sent, and sums up.
+async fn drain(workers: &Workers) -> Tally {
+    let deadline = Instant::now() + DRAIN_LIMIT;
+    loop {
+        sleep(DRAIN).await;
+        let tally = workers.report();
+        if tally.delivered >= tally.expected || Instant::now() > deadline {
+            return tally;
+        }
+    }
 }
 
 /// Lets malformed traffic begin, and the server be weighed at a quarter of the time.

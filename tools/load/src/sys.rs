@@ -226,6 +226,16 @@ impl Epoll {
         .map(drop)
     }
 
+    /// Watches `target` no more.
+    pub fn forget(&self, target: BorrowedFd<'_>) -> io::Result<()> {
+        // SAFETY: the kernel ignores the event of a removal.
+        check(unsafe {
+            let (epoll, remove) = (self.fd.as_raw_fd(), libc::EPOLL_CTL_DEL);
+            libc::epoll_ctl(epoll, remove, target.as_raw_fd(), std::ptr::null_mut())
+        })
+        .map(drop)
+    }
+
     /// Writes the names of the readable into `names`, without waiting.
     pub fn ready(&mut self, names: &mut Vec<u64>) -> io::Result<()> {
         // SAFETY: the kernel writes at most as many events as the array holds.
@@ -257,8 +267,8 @@ pub fn receive_runs(fd: BorrowedFd<'_>) -> io::Result<()> {
     set(fd, libc::SOL_UDP, libc::UDP_GRO, 1)
 }
 
-/// Makes the receive buffer `bytes` large: beyond the system's limit if the process may, else up to it.
-pub fn enlarge_receive_buffer(fd: BorrowedFd<'_>, bytes: libc::c_int) -> io::Result<()> {
+/// Makes the receive buffer `bytes` large, or as small as it can be: beyond the system's limit if the process may, else up to it.
+pub fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: libc::c_int) -> io::Result<()> {
     set(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
         .or_else(|_| set(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes))
 }

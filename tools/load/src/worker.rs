@@ -3,6 +3,7 @@
 //! It looks at its sockets every `poll`, not at each packet: real receivers do not wake the server's core
 //! either, latency is taken from the kernel's stamps, and a look at many packets costs little more than at one.
 
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,6 +40,10 @@ const SLOTS: (usize, usize) = (64, 2048);
 /// See [`SLOTS`].
 const RUN_SLOTS: (usize, usize) = (16, 65_536);
 
+/// Ports kept from others: of those who fell silent within the half minute in which the server still sends to them,
+/// where four leave per second and one in three says nothing.
+const MAX_FORSAKEN: usize = 100;
+
 /// Names a transport in orders.
 pub type Name = u64;
 
@@ -54,6 +59,8 @@ pub enum Order {
     Hit(Name),
     /// Lets go of it.
     Remove(Name),
+    /// Lets go of it, but keeps its port from others for a while: the server still sends there.
+    Forsake(Name),
     /// Counting begins.
     Mark,
     /// No frame is sent any more.
@@ -128,6 +135,7 @@ struct Worker {
     transports: Slab<(Name, Transport)>,
     names: HashMap<Name, usize>,
     lines: Option<Lines<Flying>>,
+    forsaken: Vec<UdpSocket>,
     spoiler: Option<Spoiler>,
     tally: Tally,
     batch: ReceiveBatch,
@@ -159,6 +167,7 @@ impl Worker {
             wheel: crate::wheel::Wheel::new(clock::now()),
             transports: Slab::new(),
             names: HashMap::new(),
+            forsaken: Vec::new(),
             tally: Tally::default(),
             batch: ReceiveBatch::new(slots, room),
             out: SendBatch::new(),
@@ -209,19 +218,14 @@ impl Worker {
                         self.transports[*slot].1.hit = true;
                     }
                 }
-                Order::Remove(name) => {
-                    if let Some(slot) = self.names.remove(&name) {
-                        let (_, transport) = self.transports.remove(slot);
-                        transport.sum_up(false, &mut self.tally);
-                        transport
-                            .sources
-                            .iter()
-                            .for_each(|s| s.track.ended.store(true, Ordering::Release));
-                        self.lines.iter_mut().for_each(|lines| lines.forget(name));
-                    }
-                }
+                Order::Remove(name) => drop(self.remove(name)),
+                Order::Forsake(name) => self.forsake(name),
                 Order::Mark => self.mark(),
-                Order::Hush => self.hushed = true,
+                Order::Hush => {
+                    self.hushed = true;
+                    // From now on it matters only which packet was the last.
+                    (self.measure.sample, self.measure.counts) = (1, false);
+                }
                 Order::Report(to) => {
                     let mut tally = self.tally.clone();
                     self.transports.iter().for_each(|(_, (_, t))| t.sum_up(true, &mut tally));
@@ -236,12 +240,31 @@ impl Worker {
         }
     }
 
+    fn remove(&mut self, name: Name) -> Option<UdpSocket> {
+        let (_, transport) = self.transports.remove(self.names.remove(&name)?);
+        transport.sum_up(false, &mut self.tally);
+        transport.sources.iter().for_each(|s| s.track.ended.store(true, Ordering::Release));
+        self.lines.iter_mut().for_each(|lines| lines.forget(name));
+        Some(transport.socket)
+    }
+
+    fn forsake(&mut self, name: Name) {
+        let Some(socket) = self.remove(name) else { return };
+        // Nobody reads it any more. If that is refused it costs a wake-up and memory, not the run.
+        let _ = self.epoll.forget(socket.as_fd());
+        let _ = sys::set_receive_buffer(socket.as_fd(), 0);
+        if self.forsaken.len() == MAX_FORSAKEN {
+            self.forsaken.remove(0);
+        }
+        self.forsaken.push(socket);
+    }
+
     fn add(&mut self, name: Name, new: NewTransport) {
         let transport = Transport::from(new);
         let fd = transport.socket.as_fd();
         // What is refused here costs precision, not the run.
         let _ = sys::stamp_arrivals(fd);
-        let _ = sys::enlarge_receive_buffer(fd, RECEIVE_BUFFER);
+        let _ = sys::set_receive_buffer(fd, RECEIVE_BUFFER);
         if self.settings.runs {
             let _ = sys::receive_runs(fd);
         }
@@ -484,10 +507,9 @@ mod tests {
         })
     }
 
-    /// One transport sends video straight to another.
-    fn run(network: Option<Script>, until: impl Fn(&Tally) -> bool) -> Tally {
-        let tracks = Arc::new(Tracks::default());
-        let measure = Measure { tracks: tracks.clone(), sample: 4, counts: false };
+    /// A worker that takes orders.
+    fn begin(network: Option<Script>, tracks: Arc<Tracks>) -> (Sender<Order>, JoinHandle<()>) {
+        let measure = Measure { tracks, sample: 4, counts: false };
         let (orders, taken) = channel();
         let settings = Settings {
             poll: Duration::from_millis(1),
@@ -498,6 +520,19 @@ mod tests {
         };
         let gauges = Arc::new(Gauges::default());
         let worker = start(settings, measure, taken, gauges, None).expect("a thread");
+        (orders, worker)
+    }
+
+    fn report(orders: &Sender<Order>) -> Tally {
+        let (to, from) = channel();
+        orders.send(Order::Report(to)).expect("it runs");
+        from.recv().expect("a report")
+    }
+
+    /// One transport sends video straight to another.
+    fn run(network: Option<Script>, until: impl Fn(&Tally) -> bool) -> Tally {
+        let tracks = Arc::new(Tracks::default());
+        let (orders, worker) = begin(network, tracks.clone());
         let [a, b] = [0, 0].map(|port| UdpSocket::bind(("127.0.0.1", port)).expect("a socket"));
         let (to_a, to_b) = (a.try_clone().expect("a copy"), b.try_clone().expect("a copy"));
         orders.send(Order::Add(1, transport(a, &to_b))).expect("it runs");
@@ -524,9 +559,7 @@ mod tests {
         orders.send(Order::Mark).expect("it runs");
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let (to, from) = channel();
-            orders.send(Order::Report(to)).expect("it runs");
-            let tally = from.recv().expect("a report");
+            let tally = report(&orders);
             if until(&tally) {
                 orders.send(Order::Stop).expect("it runs");
                 worker.join().expect("a good end");
@@ -545,6 +578,22 @@ mod tests {
         assert_eq!((tally.forged, tally.unknown, tally.strange), (0, 0, 0));
         assert_eq!((tally.first_frame.count(), tally.asked), (1, 0));
         assert!(tally.opened > 0 && tally.sent >= tally.delivered);
+    }
+
+    #[test]
+    fn nobody_else_gets_the_port_of_one_that_fell_silent() {
+        let (orders, worker) = begin(None, Arc::default());
+        let [a, b, server] =
+            [0; 3].map(|port| UdpSocket::bind(("127.0.0.1", port)).expect("a socket"));
+        let [to_a, to_b] = [&a, &b].map(|socket| socket.local_addr().expect("its address"));
+        orders.send(Order::Add(1, transport(a, &server))).expect("it runs");
+        orders.send(Order::Add(2, transport(b, &server))).expect("it runs");
+        orders.send(Order::Remove(1)).expect("it runs");
+        orders.send(Order::Forsake(2)).expect("it runs");
+        report(&orders);
+        assert!(UdpSocket::bind(to_a).is_ok() && UdpSocket::bind(to_b).is_err());
+        orders.send(Order::Stop).expect("it runs");
+        worker.join().expect("a good end");
     }
 
     #[test]
