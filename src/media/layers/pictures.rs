@@ -1,5 +1,7 @@
 //! What was decided about the last pictures, for packets that come late and frames that refer back.
 
+use std::num::NonZeroU64;
+
 use crate::media::layers::frame::{MAX_LAYERS, Number};
 
 /// How many pictures (or frames, where these are numbered) are remembered: at least what a mask of references can
@@ -11,6 +13,11 @@ pub(super) fn extend(newest: u64, number: Number) -> u64 {
     let unused = 16 - u32::from(number.bits);
     let distance = (number.value.wrapping_sub(newest as u16) << unused) as i16 >> unused;
     newest.saturating_add_signed(distance.into())
+}
+
+/// The same, or the first number: far from 0, which none ever comes to.
+pub(super) fn extend_or_begin(newest: Option<NonZeroU64>, number: Number) -> u64 {
+    newest.map_or(u64::from(number.value) + (1 << 32), |newest| extend(newest.get(), number))
 }
 
 /// For each spatial layer, how many of its temporal layers are being forwarded: 0 (none of it) to 8, four bits each.
@@ -88,7 +95,7 @@ pub(super) struct Picture {
 /// The last [`WINDOW`] pictures.
 #[derive(Clone, Debug)]
 pub(super) struct Pictures {
-    newest: Option<u64>,
+    newest: Option<NonZeroU64>,
     slots: Slots,
 }
 
@@ -99,47 +106,43 @@ enum Slots {
     Layered(Box<[Picture; WINDOW]>),
 }
 
-/// A picture of a stream with one spatial layer, as most are: whether it was forwarded, whether left out, whether all
-/// layers flowed as far as the lowest (as in a key picture, which others may begin with) or it alone, and how far.
+/// A picture of a stream with one spatial layer, as most are: whether it was forwarded or left out, and how far all
+/// layers flowed up to its top, which is the lowest, or in a key picture whichever was wanted: others may begin with it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Plain(u8);
 
-impl Plain {
-    const FORWARDED: u8 = 1;
-    const SKIPPED: u8 = 2;
-    const WHOLE: u8 = 4;
-    const REACH: u32 = 4;
+// A digit each: what became of it, its top, its reach.
+const _: () = assert!(3 * MAX_LAYERS as usize * (Reach::ALL as usize + 1) <= 1 << u8::BITS);
 
+impl Plain {
     /// `None` if there is more to it.
     fn of(picture: Picture) -> Option<Self> {
-        let lowest = picture.allowed.of(0);
-        let is_whole = picture.top == MAX_LAYERS - 1;
-        let fits = picture.forwarded <= 1
-            && picture.skipped <= 1
-            && picture.allowed == Self::reach(lowest, is_whole)
-            && (is_whole || picture.top == 0);
-        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-        let flags = flag(picture.forwarded == 1, Self::FORWARDED)
-            | flag(picture.skipped == 1, Self::SKIPPED)
-            | flag(is_whole, Self::WHOLE);
-        fits.then_some(Self(flags | lowest << Self::REACH))
+        let fate = match (picture.forwarded, picture.skipped) {
+            (0, 0) => 0,
+            (1, 0) => 1,
+            (0, 1) => 2,
+            _ => return None,
+        };
+        let (lowest, top) = (picture.allowed.of(0), picture.top);
+        let fits = picture.allowed == Self::reach(lowest, top);
+        fits.then(|| Self(fate + 3 * (top + MAX_LAYERS * lowest)))
     }
 
     fn picture(self) -> Picture {
-        let is_whole = self.0 & Self::WHOLE != 0;
+        let (fate, rest) = (self.0 % 3, self.0 / 3);
+        let (top, lowest) = (rest % MAX_LAYERS, rest / MAX_LAYERS);
         Picture {
-            forwarded: u8::from(self.0 & Self::FORWARDED != 0),
-            skipped: u8::from(self.0 & Self::SKIPPED != 0),
-            top: if is_whole { MAX_LAYERS - 1 } else { 0 },
-            allowed: Self::reach(self.0 >> Self::REACH, is_whole),
+            forwarded: u8::from(fate == 1),
+            skipped: u8::from(fate == 2),
+            top,
+            allowed: Self::reach(lowest, top),
         }
     }
 
-    fn reach(lowest: u8, is_whole: bool) -> Reach {
-        let mut reach = Reach::default();
-        let layers = if is_whole { MAX_LAYERS } else { 1 };
-        (0..layers).for_each(|layer| reach.set(layer, lowest));
-        reach
+    fn reach(lowest: u8, top: u8) -> Reach {
+        /// One in each digit.
+        const ONES: u32 = 0x1111_1111;
+        Reach((ONES >> (4 * u32::from(MAX_LAYERS - 1 - top))) * u32::from(lowest))
     }
 }
 
@@ -149,12 +152,12 @@ impl Pictures {
     }
 
     pub fn newest(&self) -> Option<u64> {
-        self.newest
+        self.newest.map(NonZeroU64::get)
     }
 
     /// `number` as one that does not wrap.
     pub fn extend(&self, number: Number) -> u64 {
-        self.newest.map_or(u64::from(number.value) + (1 << 32), |newest| extend(newest, number))
+        extend_or_begin(self.newest, number)
     }
 
     /// Forgets everything: numbers begin anew.
@@ -164,16 +167,16 @@ impl Pictures {
 
     /// Picture `number` begins, if it is a new one; those missing before it may come late.
     pub fn advance(&mut self, number: u64, picture: Picture) {
-        let first = self.newest.map_or(0, |newest| newest + 1);
+        let first = self.newest().map_or(0, |newest| newest + 1);
         for missing in first.max((number + 1).saturating_sub(WINDOW as u64))..=number {
             self.put(missing, picture);
         }
-        self.newest = self.newest.max(Some(number));
+        self.newest = self.newest.max(NonZeroU64::new(number));
     }
 
     /// What is remembered of picture `number`.
     pub fn picture(&self, number: u64) -> Option<Picture> {
-        let age = self.newest?.checked_sub(number)?;
+        let age = self.newest()?.checked_sub(number)?;
         (age < WINDOW as u64).then(|| self.slot(number))
     }
 
@@ -289,21 +292,24 @@ mod tests {
         layers.set(0, 3);
         layers.set(1, 2);
         for reach in 0..=Reach::ALL {
-            for is_whole in [false, true] {
-                let mut picture = Picture::new(Plain::reach(reach, is_whole));
-                picture.top = if is_whole { MAX_LAYERS - 1 } else { 0 };
+            for top in 0..MAX_LAYERS {
+                let mut picture = Picture::new(Plain::reach(reach, top));
+                picture.top = top;
+                assert!((0..=top).all(|layer| picture.allowed.of(layer) == reach));
+                assert_eq!(Plain::of(picture).unwrap().picture(), picture);
                 for forward in [true, false] {
+                    let mut picture = picture;
                     picture.decide(0, forward);
                     assert_eq!(Plain::of(picture).unwrap().picture(), picture);
                 }
             }
         }
         let mut pictures = Pictures::new();
-        pictures.advance(7, Picture::new(Plain::reach(2, false)));
+        pictures.advance(7, Picture::new(Plain::reach(2, 0)));
         assert!(matches!(pictures.slots, Slots::Plain(_)));
         pictures.advance(9, Picture::new(layers));
         assert!(matches!(pictures.slots, Slots::Layered(_)));
-        assert_eq!(pictures.picture(7), Some(Picture::new(Plain::reach(2, false))));
+        assert_eq!(pictures.picture(7), Some(Picture::new(Plain::reach(2, 0))));
         assert_eq!(pictures.picture(8), Some(Picture::new(layers)));
     }
 

@@ -10,16 +10,17 @@ use crate::wire::seq::SeqNo;
 pub const MAX_LATE: u64 = 128;
 
 /// For how many pictures (or frames) a layer that cannot be taken up counts as being sent: about one second.
-const BLOCKED_FOR: u64 = 32;
+const BLOCKED_FOR: i32 = 32;
 
-/// The state of one consumer of video. About 200 bytes, and 500 more once its stream has shown more than one spatial
+/// The state of one consumer of video. About 150 bytes, and 500 more once its stream has shown more than one spatial
 /// layer.
 #[derive(Clone, Debug)]
 pub struct Selector {
     kind: Kind,
     target: Option<Layer>,
     flow: Option<Flow>,
-    approach: Approach,
+    /// While an encoding is waited for that has been seen.
+    approach: Option<Box<Approach>>,
 }
 
 /// The encoding that is being forwarded.
@@ -39,9 +40,16 @@ struct Flow {
     last_spatial: u8,
     /// The verdict on the packet before.
     forwards: bool,
-    /// The last picture (its start) of which a spatial layer was left out that cannot be taken up just so,
-    /// and the lowest such layer.
-    blocked: Option<(u64, u8)>,
+    /// The last picture of which a spatial layer was left out that cannot be taken up just so.
+    blocked: Option<Blocked>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Blocked {
+    /// Where the picture starts; the lower half.
+    picture: u32,
+    /// The lowest such layer.
+    spatial: u8,
 }
 
 /// What has been seen of the encoding that is waited for.
@@ -55,7 +63,7 @@ struct Approach {
 impl Selector {
     /// A consumer that gets nothing yet.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, target: None, flow: None, approach: Approach::default() }
+        Self { kind, target: None, flow: None, approach: None }
     }
 
     /// Wants these layers, or nothing at all. Higher layers are left out from the next picture on; others are taken
@@ -63,7 +71,7 @@ impl Selector {
     pub fn set_target(&mut self, target: Option<Layer>) {
         let layer = |target: Option<Layer>| target.map(|target| target.spatial);
         if layer(target) != layer(self.target) {
-            self.approach = Approach::default();
+            self.approach = None;
         }
         let highest = MAX_LAYERS - 1;
         self.target =
@@ -76,7 +84,7 @@ impl Selector {
     /// Packets of `encoding` are about to be passed to [`Self::admit`] again, beginning with a key frame that may
     /// be old: the stream begins anew with it.
     pub fn restart(&mut self, encoding: u8) {
-        self.approach = Approach::default();
+        self.approach = None;
         self.flow = self.flow.take().filter(|flow| flow.encoding != encoding);
     }
 
@@ -131,12 +139,12 @@ impl Selector {
         if encoding != wanted {
             return Verdict::Ignore;
         }
-        let can_begin = frame.key_frame && self.approach.can_begin(seq, frame.self_contained);
-        self.approach.note(seq);
-        if !can_begin {
+        let seen = self.approach.as_deref().copied().unwrap_or_default();
+        if !(frame.key_frame && seen.can_begin(seq, frame.self_contained)) {
+            self.approach.get_or_insert_default().note(seq);
             return Verdict::Ignore;
         }
-        self.approach = Approach::default();
+        self.approach = None;
         let flow = self.flow.insert(Flow::new(encoding, seq, self.kind, target));
         match flow.admit(self.kind, target, seq, frame) {
             Verdict::Forward { marker, .. } => Verdict::Forward { marker, switch: true },
@@ -291,9 +299,10 @@ impl Flow {
             self.reach.lower(frame.spatial, frame.temporal);
             self.cap_picture(number, frame.spatial);
             if self.reach.of(frame.spatial) == 0 {
-                let lowest = self.blocked.filter(|(picture, _)| *picture == self.picture_start);
-                let spatial = lowest.map_or(frame.spatial, |(_, lowest)| lowest.min(frame.spatial));
-                self.blocked = Some((self.picture_start, spatial));
+                let picture = self.picture_start as u32;
+                let before = self.blocked.filter(|blocked| blocked.picture == picture);
+                let spatial = before.map_or(frame.spatial, |it| it.spatial.min(frame.spatial));
+                self.blocked = Some(Blocked { picture, spatial });
             }
         }
         forward
@@ -415,10 +424,11 @@ impl Flow {
 
     /// Whether a wanted spatial layer is being sent but cannot be taken up.
     fn is_blocked(&self, kind: Kind, target: Layer) -> bool {
-        let Some((number, spatial)) = self.blocked else { return false };
+        let Some(Blocked { picture, spatial }) = self.blocked else { return false };
         let wanted = kind == Kind::Simulcast || spatial <= target.spatial;
-        let newest = self.pictures.newest().unwrap_or(number);
-        wanted && self.reach.of(spatial) == 0 && newest.saturating_sub(number) < BLOCKED_FOR
+        let since =
+            self.pictures.newest().map_or(0, |newest| (newest as u32).wrapping_sub(picture) as i32);
+        wanted && self.reach.of(spatial) == 0 && since < BLOCKED_FOR
     }
 }
 

@@ -1,7 +1,9 @@
 //! Numbers inside payloads, continuous for each consumer.
 
+use std::num::NonZeroU64;
+
 use crate::id::Codec;
-use crate::media::layers::pictures::{WINDOW, extend};
+use crate::media::layers::pictures::{WINDOW, extend_or_begin};
 use crate::media::layers::{FrameInfo, Verdict};
 use crate::wire::{dependency, vp8, vp9};
 
@@ -42,10 +44,9 @@ impl PayloadShift {
 pub struct PictureIds {
     closes_gaps: bool,
     /// Highest picture number of the current source, extended; `None` until the next switch.
-    newest: Option<u64>,
-    /// The shift of each of the last pictures, by number; `None` while that is 0 of all: nothing was left out, and no
-    /// encoding followed another.
-    shifts: Option<Box<[u16; WINDOW]>>,
+    newest: Option<NonZeroU64>,
+    /// Bit `n`: picture `newest - n` closed a gap, so that those behind it are shifted by one less.
+    closed: u64,
     /// The shift of pictures after the newest.
     next_shift: u16,
     tl0_shift: u8,
@@ -68,7 +69,7 @@ impl PictureIds {
         Self {
             closes_gaps: codec == Codec::Vp8,
             newest: None,
-            shifts: None,
+            closed: 0,
             next_shift: 0,
             tl0_shift: 0,
             frame_shift: 0,
@@ -96,7 +97,7 @@ impl PictureIds {
 
     /// The stream goes on with `frame`, whatever its numbers are.
     fn begin(&mut self, frame: &FrameInfo) {
-        self.newest = None;
+        (self.newest, self.closed) = (None, 0);
         let Some(sent) = self.sent else { return };
         let after = |sent: u16, value: Option<u16>| {
             value.map_or(0, |value| sent.wrapping_add(1).wrapping_sub(value))
@@ -135,6 +136,7 @@ impl PictureIds {
         self.note(frame);
         if self.closes_gaps && self.newest != before {
             self.next_shift = self.next_shift.wrapping_sub(1);
+            self.closed |= 1;
         }
     }
 
@@ -142,23 +144,18 @@ impl PictureIds {
     /// without a number, or if it is too old.
     fn note(&mut self, frame: &FrameInfo) -> Option<u16> {
         let number = frame.number?;
-        let extended = self
-            .newest
-            .map_or(u64::from(number.value) + (1 << 32), |newest| extend(newest, number));
-        let first_new = self.newest.map_or(extended, |newest| newest + 1);
+        let extended = extend_or_begin(self.newest, number);
+        let first_new = self.newest.map_or(extended, |newest| newest.get() + 1);
         if extended >= first_new {
-            if self.shifts.is_some() || self.next_shift != 0 {
-                let shifts = self.shifts.get_or_insert_with(|| Box::new([0; WINDOW]));
-                let first = first_new.max(extended.saturating_sub(WINDOW as u64 - 1));
-                for picture in first..=extended {
-                    shifts[picture as usize % WINDOW] = self.next_shift;
-                }
-            }
-            self.newest = Some(extended);
+            let passed = u32::try_from(extended + 1 - first_new).unwrap_or(u32::MAX);
+            self.closed = self.closed.checked_shl(passed).unwrap_or(0);
+            self.newest = NonZeroU64::new(extended);
         }
-        let age = self.newest? - extended;
-        let shift = |shifts: &[u16; WINDOW]| shifts[extended as usize % WINDOW];
-        (age < WINDOW as u64).then(|| self.shifts.as_deref().map_or(0, shift))
+        let age =
+            u32::try_from(self.newest?.get() - extended).ok().filter(|age| *age < WINDOW as u32)?;
+        // Each gap that was closed from this picture on has lowered the next one's shift.
+        let since = self.closed & (u64::MAX >> (u64::BITS - 1 - age));
+        Some(self.next_shift.wrapping_add(since.count_ones() as u16))
     }
 }
 
