@@ -64,42 +64,57 @@ pub struct Rewriter<P> {
     shifts: Vec<Shift<P>>,
     /// Highest incoming number mapped or skipped under the newest shift.
     highest: SeqNo,
-    /// What went out before this number is not known.
+    /// What was numbered before this is not told apart any more.
     known_from: SeqNo,
-    /// Numbers that went out with a packet, and those that went out with nothing in it.
-    sent: Marks,
-    filled: RareMarks,
-    /// Numbers of packets that were given a marker bit which they had not.
-    ended: RareMarks,
+    /// So many of the newest numbers are told apart.
+    reach: u16,
+    /// What is different about some of them. Most streams have none, so it is made for the first.
+    marks: Option<Box<Marks>>,
 }
 
-/// One bit for each of the newest outgoing numbers.
-#[derive(Debug)]
-struct Marks(Box<[u64]>);
+const _: () = assert!(REMEMBERED <= u16::MAX as u64);
 
-impl Marks {
-    /// For the newest `numbers`, a multiple of 64.
-    fn new(numbers: u64) -> Self {
-        Self(vec![0; numbers as usize / 64].into())
-    }
+/// Outgoing numbers of which there is something to say, a bit for each of the newest.
+#[derive(Debug, Default)]
+struct Marks {
+    /// Nothing went out, or nothing but an empty packet.
+    missing: Bits,
+    /// Nothing but an empty packet went out.
+    filled: Bits,
+    /// The packet was given a marker bit which it had not.
+    ended: Bits,
+}
 
-    /// Of how many numbers it knows.
-    fn reach(&self) -> u64 {
-        64 * self.0.len() as u64
-    }
+/// Made for the first number that is put in, for as many as are told apart then.
+#[derive(Debug, Default)]
+struct Bits(Box<[u64]>);
 
+impl Bits {
     fn has(&self, seq: SeqNo) -> bool {
-        self.0[self.word(seq)] & Self::bit(seq) != 0
+        !self.0.is_empty() && self.0[self.word(seq)] & Self::bit(seq) != 0
     }
 
-    fn put(&mut self, seq: SeqNo) {
+    fn put(&mut self, seq: SeqNo, reach: u16) {
+        if self.0.is_empty() {
+            self.0 = vec![0; usize::from(reach) / 64].into();
+        }
         let word = self.word(seq);
         self.0[word] |= Self::bit(seq);
     }
 
     fn remove(&mut self, seq: SeqNo) {
-        let word = self.word(seq);
-        self.0[word] &= !Self::bit(seq);
+        if !self.0.is_empty() {
+            let word = self.word(seq);
+            self.0[word] &= !Self::bit(seq);
+        }
+    }
+
+    /// Has room for `reach` numbers from now on; what was said of those in `known` stays.
+    fn grow(&mut self, reach: u16, known: std::ops::Range<u64>) {
+        let old = std::mem::take(self);
+        for seq in known.map(SeqNo).filter(|seq| old.has(*seq)) {
+            self.put(seq, reach);
+        }
     }
 
     fn word(&self, seq: SeqNo) -> usize {
@@ -108,26 +123,6 @@ impl Marks {
 
     fn bit(seq: SeqNo) -> u64 {
         1 << (seq.0 % 64)
-    }
-}
-
-/// Marks of what most streams never have: made for the first.
-#[derive(Debug, Default)]
-struct RareMarks(Option<Marks>);
-
-impl RareMarks {
-    fn has(&self, seq: SeqNo) -> bool {
-        self.0.as_ref().is_some_and(|marks| marks.has(seq))
-    }
-
-    fn put(&mut self, seq: SeqNo) {
-        self.0.get_or_insert_with(|| Marks::new(REMEMBERED)).put(seq);
-    }
-
-    fn remove(&mut self, seq: SeqNo) {
-        if let Some(marks) = &mut self.0 {
-            marks.remove(seq);
-        }
     }
 }
 
@@ -141,23 +136,26 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
             shifts: Vec::new(),
             highest: SeqNo(0),
             known_from: first,
-            sent: Marks::new(FIRST_REMEMBERED),
-            filled: RareMarks::default(),
-            ended: RareMarks::default(),
+            reach: FIRST_REMEMBERED as u16,
+            marks: None,
         }
     }
 
     /// From now on at least so many of the newest numbers are told apart, up to 2048. To be asked now and then, since it
     /// may allocate.
     pub fn remember(&mut self, numbers: u64) {
-        let (before, wanted) = (self.sent.reach(), numbers.min(REMEMBERED).next_power_of_two());
-        if wanted <= before {
+        let (before, wanted) =
+            (u64::from(self.reach), numbers.min(REMEMBERED).next_power_of_two() as u16);
+        if wanted <= self.reach {
             return;
         }
+        self.reach = wanted;
         self.known_from = self.known_from.max(SeqNo(self.next.0.saturating_sub(before)));
-        let old = std::mem::replace(&mut self.sent, Marks::new(wanted));
-        for seq in (self.known_from.0..self.next.0).map(SeqNo).filter(|seq| old.has(*seq)) {
-            self.sent.put(seq);
+        let known = self.known_from.0..self.next.0;
+        if let Some(marks) = &mut self.marks {
+            for bits in [&mut marks.missing, &mut marks.filled, &mut marks.ended] {
+                bits.grow(wanted, known.clone());
+            }
         }
     }
 
@@ -194,7 +192,9 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     pub fn map(&mut self, encoding: u8, seq: SeqNo, payload: P) -> Option<Numbers<P>> {
         self.set_payload(encoding, seq, payload);
         let numbers = self.take(encoding, seq)?;
-        self.sent.put(numbers.seq);
+        if let Some(marks) = &mut self.marks {
+            marks.missing.remove(numbers.seq);
+        }
         Some(numbers)
     }
 
@@ -208,7 +208,9 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
             return None;
         }
         let numbers = self.take(encoding, seq)?;
-        self.filled.put(numbers.seq);
+        let (reach, marks) = (self.reach, self.marks.get_or_insert_default());
+        marks.missing.put(numbers.seq, reach);
+        marks.filled.put(numbers.seq, reach);
         Some(numbers)
     }
 
@@ -232,7 +234,7 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     /// long ago.
     pub fn find(&self, wire: u16) -> Option<(u8, SeqNo, Numbers<P>)> {
         let outgoing = self.next.nearest(wire);
-        if !self.is_remembered(outgoing) || !self.sent.has(outgoing) {
+        if !self.is_remembered(outgoing) || self.is(outgoing, |marks| &marks.missing) {
             return None;
         }
         let shift = self.shifts.iter().rfind(|s| s.outgoing(s.from) <= outgoing)?;
@@ -245,12 +247,12 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
 
     /// The packet that has just gone out as `seq` was given a marker bit.
     pub fn mark(&mut self, seq: SeqNo) {
-        self.ended.put(seq);
+        self.marks.get_or_insert_default().ended.put(seq, self.reach);
     }
 
     /// Whether the packet that went out as `seq`, which [`Self::find`] has found, was given a marker bit.
     pub fn is_marked(&self, seq: SeqNo) -> bool {
-        self.ended.has(seq)
+        self.is(seq, |marks| &marks.ended)
     }
 
     /// Added to the timestamps of the newest packets when they are in step.
@@ -269,31 +271,48 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
         }
         let is_free = outgoing >= self.next
             || self.is_remembered(outgoing)
-                && !self.sent.has(outgoing)
-                && !self.filled.has(outgoing);
+                && self.is(outgoing, |marks| &marks.missing)
+                && !self.is(outgoing, |marks| &marks.filled);
         if !is_free {
             return None;
         }
         if later.is_empty() {
             self.highest = self.highest.max(seq);
         }
-        self.advance(SeqNo(outgoing.0 + 1));
+        self.advance(outgoing);
         Some(numbers(&shift, outgoing))
     }
 
     fn is_remembered(&self, outgoing: SeqNo) -> bool {
         (self.known_from..self.next).contains(&outgoing)
-            && self.next.0 - outgoing.0 <= self.sent.reach()
+            && self.next.0 - outgoing.0 <= self.reach.into()
     }
 
-    /// Numbers up to `next` count as behind us.
-    fn advance(&mut self, next: SeqNo) {
-        for seq in self.next.0.max(next.0.saturating_sub(REMEMBERED))..next.0 {
-            self.sent.remove(SeqNo(seq));
-            self.filled.remove(SeqNo(seq));
-            self.ended.remove(SeqNo(seq));
+    /// Whether that is said of an outgoing number.
+    fn is(&self, outgoing: SeqNo, which: impl Fn(&Marks) -> &Bits) -> bool {
+        self.marks.as_ref().is_some_and(|marks| which(marks).has(outgoing))
+    }
+
+    /// Something goes out as `outgoing`; what is passed over for it is missing.
+    fn advance(&mut self, outgoing: SeqNo) {
+        let (first, next) = (self.next.0, outgoing.0 + 1);
+        if next <= first {
+            return;
         }
-        self.next = self.next.max(next);
+        self.next = SeqNo(next);
+        if outgoing.0 == first && self.marks.is_none() {
+            return;
+        }
+        let (reach, marks) = (self.reach, self.marks.get_or_insert_default());
+        for seq in (first.max(next.saturating_sub(reach.into()))..next).map(SeqNo) {
+            marks.filled.remove(seq);
+            marks.ended.remove(seq);
+            if seq == outgoing {
+                marks.missing.remove(seq);
+            } else {
+                marks.missing.put(seq, reach);
+            }
+        }
     }
 
     fn set_payload(&mut self, encoding: u8, seq: SeqNo, payload: P) {
