@@ -175,6 +175,7 @@ impl Estimator {
         if self.timeline.end(newest.is_some(), self.ignored.absurd > doubted) {
             self.forget_times();
         }
+        self.records.trim(now_us);
         if let Some(sent_us) = newest {
             self.rtt.feedback(now_us, now_us.saturating_sub(sent_us));
             self.silence.heard();

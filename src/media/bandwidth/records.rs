@@ -2,7 +2,7 @@
 
 use super::Cluster;
 
-/// Packets that are remembered at first: 2 kB.
+/// Packets that are remembered at first: 1.5 kB.
 const FIRST: usize = 128;
 /// Packets that are remembered at most. Feedback comes every 100 ms or so and at the latest a round trip later: this
 /// is enough for 10,000 packets/s and 400 ms. Powers of two, so that the wrap of the 16-bit sequence number
@@ -15,8 +15,8 @@ const KEPT_US: u64 = 1_500_000;
 const MAX_AGE_US: u64 = 10_000_000;
 
 const _: () = assert!(FIRST.is_power_of_two() && CAPACITY.is_power_of_two() && CAPACITY <= 1 << 16);
-// 64 KiB at most for a transport that sends.
-const _: () = assert!(size_of::<Record>() == 16);
+// 48 KiB at most for a transport that sends.
+const _: () = assert!(size_of::<Slot>() == 12);
 
 /// Why a packet was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,16 @@ pub(super) struct Record {
     /// On the wire, in bytes.
     pub size: u16,
     pub cluster: Option<Cluster>,
+}
+
+/// What is remembered of it.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// Modulo 2^32: an hour.
+    sent_us: u32,
+    size: u16,
     seq: u16,
+    cluster: Option<Cluster>,
     fate: Fate,
 }
 
@@ -68,32 +77,72 @@ pub(super) enum Report {
 #[derive(Debug, Default)]
 pub(super) struct SendRecords {
     /// Empty until the first packet: a transport that only receives pays nothing.
-    slots: Box<[Record]>,
+    slots: Box<[Slot]>,
+    newest: u16,
+    /// When it is to be seen next whether it is longer than it need be.
+    trim_us: u64,
+}
+
+impl Slot {
+    const EMPTY: Self = Self { sent_us: 0, size: 0, seq: 0, cluster: None, fate: Fate::Empty };
+
+    fn age_us(&self, now_us: u64) -> u64 {
+        (now_us as u32).wrapping_sub(self.sent_us).into()
+    }
+
+    /// Whether feedback may still have news of it.
+    fn is_awaited(&self, now_us: u64) -> bool {
+        matches!(self.fate, Fate::Unknown | Fate::Lost) && self.age_us(now_us) < KEPT_US
+    }
+
+    fn record(&self, now_us: u64) -> Record {
+        let sent_us = now_us.saturating_sub(self.age_us(now_us));
+        Record { sent_us, size: self.size, cluster: self.cluster }
+    }
 }
 
 impl SendRecords {
     pub fn sent(&mut self, seq: u16, sent_us: u64, size: u16, cluster: Option<Cluster>) {
-        let is_taken = |old: &Record| {
-            matches!(old.fate, Fate::Unknown | Fate::Lost)
-                && sent_us.saturating_sub(old.sent_us) < KEPT_US
-        };
+        let is_taken = |old: &Slot| old.is_awaited(sent_us);
         while self.slots.len() < CAPACITY && self.slots.get(self.slot(seq)).is_none_or(is_taken) {
-            self.grow();
+            // A line that keeps its rate comes to the end of this.
+            self.resize((self.slots.len() * 2).max(FIRST));
         }
         let slot = self.slot(seq);
-        self.slots[slot] = Record { sent_us, size, cluster, seq, fate: Fate::Unknown };
+        let sent_us = sent_us as u32;
+        self.slots[slot] = Slot { sent_us, size, cluster, seq, fate: Fate::Unknown };
+        self.newest = seq;
     }
 
-    /// Twice as many slots, or the first ones. A line that keeps its rate comes to the end of this.
-    fn grow(&mut self) {
-        let empty = Record { sent_us: 0, size: 0, cluster: None, seq: 0, fate: Fate::Empty };
-        let more = vec![empty; (self.slots.len() * 2).max(FIRST)].into();
-        for old in std::mem::replace(&mut self.slots, more) {
-            let slot = self.slot(old.seq);
-            if old.fate != Fate::Empty {
+    /// Gives back what a burst took, once its packets have been reported. To be asked now and then, since it
+    /// may allocate.
+    pub fn trim(&mut self, now_us: u64) {
+        if now_us < self.trim_us {
+            return;
+        }
+        self.trim_us = now_us + KEPT_US;
+        let awaited = self.slots.iter().filter(|slot| slot.is_awaited(now_us));
+        let needed = awaited.map(|slot| self.distance(slot) + 1).max().unwrap_or(0);
+        let fitting = needed.next_power_of_two().max(FIRST);
+        if fitting < self.slots.len() {
+            self.resize(fitting);
+        }
+    }
+
+    /// So many slots, for the newest packets.
+    fn resize(&mut self, len: usize) {
+        let old = std::mem::replace(&mut self.slots, vec![Slot::EMPTY; len].into());
+        for old in old {
+            if old.fate != Fate::Empty && self.distance(&old) < len {
+                let slot = self.slot(old.seq);
                 self.slots[slot] = old;
             }
         }
+    }
+
+    /// How many packets were sent after it.
+    fn distance(&self, slot: &Slot) -> usize {
+        self.newest.wrapping_sub(slot.seq).into()
     }
 
     fn slot(&self, seq: u16) -> usize {
@@ -104,7 +153,7 @@ impl SendRecords {
     pub fn report(&mut self, seq: u16, arrived: bool, now_us: u64) -> Report {
         let slot = self.slot(seq);
         let Some(record) = self.slots.get_mut(slot) else { return Report::Unknown };
-        let forgotten = now_us.saturating_sub(record.sent_us) > MAX_AGE_US;
+        let forgotten = record.age_us(now_us) > MAX_AGE_US;
         if record.seq != seq || record.fate == Fate::Empty || forgotten {
             return Report::Unknown;
         }
@@ -115,9 +164,9 @@ impl SendRecords {
             (_, false) => record.fate = Fate::Lost,
         }
         match (before, arrived) {
-            (Fate::Lost, _) => Report::ArrivedLate(*record),
-            (_, true) => Report::Arrived(*record),
-            (_, false) => Report::Lost(*record),
+            (Fate::Lost, _) => Report::ArrivedLate(record.record(now_us)),
+            (_, true) => Report::Arrived(record.record(now_us)),
+            (_, false) => Report::Lost(record.record(now_us)),
         }
     }
 
@@ -137,7 +186,7 @@ mod tests {
         assert_eq!(records.memory(), 0);
         assert!(matches!(records.report(0, true, 0), Report::Unknown));
         records.sent(65_535, 5, 100, None);
-        assert_eq!(records.memory(), FIRST * size_of::<Record>());
+        assert_eq!(records.memory(), FIRST * size_of::<Slot>());
         assert!(matches!(records.report(0, true, 5), Report::Unknown));
     }
 
@@ -188,6 +237,26 @@ mod tests {
                 assert!(matches!(report, Report::Arrived(_)), "{n} of {per_second} packets/s");
             }
         }
+    }
+
+    /// What a burst took is given back when all of it has been reported, and nothing that is awaited is lost by that.
+    #[test]
+    fn the_ring_shrinks_when_a_burst_is_over() {
+        let mut records = SendRecords::default();
+        for n in 0..3000 {
+            records.sent(n, 0, 100, None);
+        }
+        records.trim(KEPT_US - 1);
+        assert_eq!(records.slots.len(), 4096, "all may be reported yet");
+        (0..2990).for_each(|n| drop(records.report(n, true, KEPT_US - 1)));
+        records.trim(KEPT_US - 1);
+        assert_eq!(records.slots.len(), 4096, "looked at a moment ago");
+        records.sent(3000, KEPT_US, 100, None);
+        records.trim(2 * KEPT_US - 1);
+        assert_eq!(records.slots.len(), FIRST);
+        let report = records.report(3000, true, 2 * KEPT_US);
+        assert!(matches!(report, Report::Arrived(record) if record.sent_us == KEPT_US));
+        assert!(matches!(records.report(2995, true, 2 * KEPT_US), Report::Arrived(_)));
     }
 
     #[test]
