@@ -28,49 +28,54 @@ const BUCKET_MILLIS: u64 = 125;
 /// Counts what passes, in fixed memory. Old counts leave the window in steps of 125 ms.
 #[derive(Clone, Debug, Default)]
 pub struct RateMeter {
-    buckets: [Bucket; BUCKETS],
-    /// First event since the meter began or was last empty; bucket 0 began there.
-    epoch: Option<Instant>,
-    /// Number of the newest bucket since `epoch`.
-    newest: u64,
+    /// By bucket; side by side, since there are many meters.
+    bytes: [u32; BUCKETS],
+    packets: [u16; BUCKETS],
+    frames: [u8; BUCKETS],
+    /// Number of the newest bucket.
+    newest: u32,
+    /// When the newest event was, and how long after the beginning of bucket 0: that is the first event since the meter
+    /// began or was last empty.
     last: Option<Instant>,
+    age_ns: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    bytes: u32,
-    packets: u16,
-    frames: u16,
-}
+// Every consumer has one, every transport ten.
+const _: () = assert!(size_of::<RateMeter>() <= 88);
 
 impl RateMeter {
     /// Counts one packet of `bytes`.
     pub fn add(&mut self, bytes: usize, now: Instant) {
         let bucket = self.bucket(now);
-        bucket.bytes = bucket.bytes.saturating_add(bytes.min(u32::MAX as usize) as u32);
-        bucket.packets = bucket.packets.saturating_add(1);
-        self.last = Some(now);
+        let bytes = bytes.min(u32::MAX as usize) as u32;
+        self.bytes[bucket] = self.bytes[bucket].saturating_add(bytes);
+        self.packets[bucket] = self.packets[bucket].saturating_add(1);
     }
 
-    /// Counts one frame, for instance at its last packet.
+    /// Counts one frame, for instance at its last packet; at most 2,040 per second.
     pub fn frame(&mut self, now: Instant) {
         let bucket = self.bucket(now);
-        bucket.frames = bucket.frames.saturating_add(1);
+        self.frames[bucket] = self.frames[bucket].saturating_add(1);
     }
 
     /// Bit/s over the window that ends at `now`; 0 once nothing has come for a whole window.
     pub fn bits_per_second(&self, now: Instant) -> u64 {
-        8 * self.per_second(now, |bucket| u64::from(bucket.bytes))
+        8 * self.per_second(now, |bucket| self.bytes[bucket].into())
     }
 
     /// Packets per second over the window that ends at `now`.
     pub fn packets_per_second(&self, now: Instant) -> u64 {
-        self.per_second(now, |bucket| u64::from(bucket.packets))
+        self.per_second(now, |bucket| self.packets[bucket].into())
     }
 
     /// Frames per second over the window that ends at `now`.
     pub fn frames_per_second(&self, now: Instant) -> u64 {
-        self.per_second(now, |bucket| u64::from(bucket.frames))
+        self.per_second(now, |bucket| self.frames[bucket].into())
+    }
+
+    /// When something was counted last.
+    pub fn last(&self) -> Option<Instant> {
+        self.last
     }
 
     /// Whether a packet came within `silence` before `now`.
@@ -78,38 +83,45 @@ impl RateMeter {
         self.last.is_some_and(|last| now.saturating_duration_since(last) < silence)
     }
 
-    fn per_second(&self, now: Instant, count: impl Fn(&Bucket) -> u64) -> u64 {
-        let Some(epoch) = self.epoch else {
-            return 0;
-        };
-        let elapsed = now.saturating_duration_since(epoch);
+    fn per_second(&self, now: Instant, count: impl Fn(usize) -> u64) -> u64 {
+        let Some(elapsed) = self.elapsed(now) else { return 0 };
         let current = number(elapsed).max(self.newest);
-        let oldest = (current + 1).saturating_sub(BUCKETS as u64);
-        let sum: u64 = (oldest..=self.newest).map(|n| count(&self.buckets[index(n)])).sum();
+        let oldest = (current + 1).saturating_sub(BUCKETS as u32);
+        let sum: u64 = (oldest..=self.newest).map(|n| count(index(n))).sum();
         // The window begins with its oldest bucket, or with the meter.
-        let before = Duration::from_millis(oldest * BUCKET_MILLIS);
+        let before = Duration::from_millis(u64::from(oldest) * BUCKET_MILLIS);
         let span = elapsed.saturating_sub(before).max(SHORTEST_SPAN);
         let micros = span.as_micros() as u64;
         (sum * 1_000_000 + micros / 2) / micros
     }
 
     /// The bucket for `now`. An event that is older than the newest one counts with it.
-    fn bucket(&mut self, now: Instant) -> &mut Bucket {
+    fn bucket(&mut self, now: Instant) -> usize {
         // The packets of a drain share one moment: for all but the first there is nothing to work out.
         if self.last == Some(now) {
-            return &mut self.buckets[index(self.newest)];
+            return index(self.newest);
         }
-        let epoch = *self.epoch.get_or_insert(now);
-        let current = number(now.saturating_duration_since(epoch));
-        if current >= self.newest + BUCKETS as u64 {
-            *self = Self { epoch: Some(now), last: self.last, ..Self::default() };
-            return &mut self.buckets[0];
+        let elapsed = self.elapsed(now).unwrap_or_default();
+        let current = number(elapsed);
+        if self.last.is_none() || current >= self.newest + BUCKETS as u32 {
+            *self = Self { last: Some(now), ..Self::default() };
+            return 0;
         }
         while self.newest < current {
             self.newest += 1;
-            self.buckets[index(self.newest)] = Bucket::default();
+            let bucket = index(self.newest);
+            (self.bytes[bucket], self.packets[bucket], self.frames[bucket]) = (0, 0, 0);
         }
-        &mut self.buckets[index(self.newest)]
+        if self.last < Some(now) {
+            (self.last, self.age_ns) = (Some(now), elapsed.as_nanos() as u64);
+        }
+        index(self.newest)
+    }
+
+    /// Time since bucket 0 began, if anything has come.
+    fn elapsed(&self, now: Instant) -> Option<Duration> {
+        let since = now.saturating_duration_since(self.last?);
+        Some(Duration::from_nanos(self.age_ns) + since)
     }
 }
 
@@ -171,12 +183,12 @@ impl LayerMeters {
     }
 }
 
-fn number(elapsed: Duration) -> u64 {
-    elapsed.as_millis() as u64 / BUCKET_MILLIS
+fn number(elapsed: Duration) -> u32 {
+    (elapsed.as_millis() as u64 / BUCKET_MILLIS) as u32
 }
 
-fn index(number: u64) -> usize {
-    (number % BUCKETS as u64) as usize
+fn index(number: u32) -> usize {
+    number as usize % BUCKETS
 }
 
 #[cfg(test)]

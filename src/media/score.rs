@@ -36,8 +36,8 @@ pub struct Interval {
 pub struct Score {
     /// Ring of interval scores.
     intervals: [u8; INTERVALS],
-    len: usize,
-    next: usize,
+    len: u8,
+    next: u8,
     value: u8,
 }
 
@@ -57,9 +57,9 @@ impl Score {
     ///
     /// An interval in which nothing was expected counts as perfect.
     pub fn interval(&mut self, interval: &Interval) -> Option<u8> {
-        self.intervals[self.next] = interval.score();
-        self.next = (self.next + 1) % INTERVALS;
-        self.len = (self.len + 1).min(INTERVALS);
+        self.intervals[usize::from(self.next)] = interval.score();
+        self.next = (self.next + 1) % INTERVALS as u8;
+        self.len = (self.len + 1).min(INTERVALS as u8);
         self.become_value(self.weighted_mean())
     }
 
@@ -77,9 +77,10 @@ impl Score {
 
     fn weighted_mean(&self) -> u8 {
         let (mut sum, mut weights) = (0u32, 0u32);
-        for age in 0..self.len {
-            let weight = (self.len - age) as u32;
-            let position = (self.next + INTERVALS - 1 - age) % INTERVALS;
+        let (len, next) = (usize::from(self.len), usize::from(self.next));
+        for age in 0..len {
+            let weight = (len - age) as u32;
+            let position = (next + INTERVALS - 1 - age) % INTERVALS;
             sum += weight * u32::from(self.intervals[position]);
             weights += weight;
         }

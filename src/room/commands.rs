@@ -228,7 +228,7 @@ impl Engine {
         let consumers = self.producers[key].consumers.clone();
         for consumer in consumers {
             let what = if paused { What::Pause } else { What::Resume };
-            self.consumers[consumer].journal.note(what, Why::Producer, now);
+            self.consumers[consumer].note(what, Why::Producer, now);
             if paused {
                 self.consumers[consumer].interrupt();
             } else {
@@ -264,7 +264,7 @@ impl Engine {
         if source.cname.is_empty() {
             source.cname = spec.cname.as_str().into();
         }
-        let consumer = Consumer::new(spec, path_key, producer_key, source, first);
+        let consumer = Consumer::new(spec, path_key, producer_key, source, first, now);
         let key = self.consumers.insert(consumer);
         self.consumer_keys.insert(spec.id, key);
         self.producers[producer_key].consumers.push(key);
@@ -285,7 +285,7 @@ impl Engine {
         let consumer = &mut self.consumers[key];
         if consumer.paused != paused {
             let what = if paused { What::Pause } else { What::Resume };
-            consumer.journal.note(what, Why::Client, now);
+            consumer.note(what, Why::Client, now);
         }
         consumer.paused = paused;
         self.wants_changed(now, self.consumers[key].producer);

@@ -15,7 +15,7 @@ use crate::room::journal::Journal;
 use crate::room::producer::Producer;
 use crate::room::replay::Replay;
 use crate::room::sent::{Rtx, Sent};
-use crate::room::spec::{ConsumerSpec, PayloadMapping, What, Why};
+use crate::room::spec::{ConsumerSpec, PayloadMapping, RecentEvent, What, Why};
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::Fields;
 use crate::wire::seq::SeqNo;
@@ -38,8 +38,9 @@ pub(super) struct Consumer {
     asked: Option<u8>,
     pub(super) ssrc: Ssrc,
     pub(super) mid: Mid,
-    /// The first packet without the MID, which a receiver needs until its first report names our SSRC.
-    mid_ends: Option<SeqNo>,
+    /// The first packet without the MID, which a receiver needs until its first report names our SSRC; until then
+    /// [`NEVER`].
+    mid_ends: SeqNo,
     pub(super) extensions: ExtensionMap,
     /// If it is another than its producer's.
     pub(super) cname: Option<Box<str>>,
@@ -49,7 +50,7 @@ pub(super) struct Consumer {
     /// Those until the receiver's last report.
     resent_before: u32,
     /// What the receiver said last about the stream.
-    pub(super) heard: ReportBlock,
+    pub(super) heard: Report,
     /// How well it arrives.
     pub(super) score: Score,
     /// What the receiver asked for.
@@ -58,9 +59,9 @@ pub(super) struct Consumer {
     pub(super) rtx: Option<Rtx>,
     /// What it is sent from the history before it goes live.
     pub(super) replay: Replay,
-    /// Packets that were sent again as they were, without RTX.
+    /// Packets that were sent again, by RTX or without it as they were.
     repeats: RecentResends,
-    payloads: Box<[PayloadMapping]>,
+    payloads: Payloads,
     layers: Layers,
     /// The next packet that is sent follows directly behind the last one.
     cut: bool,
@@ -75,6 +76,45 @@ pub(super) struct Consumer {
     /// The encoding of the last packet sent.
     encoding: Option<u8>,
     rewriter: Rewriter<PayloadShift>,
+}
+
+/// As much of a [`ReportBlock`] as is of use later.
+#[derive(Default)]
+pub(super) struct Report {
+    pub(super) cumulative_lost: i32,
+    pub(super) jitter: u32,
+    highest_sequence: u32,
+    pub(super) fraction_lost: u8,
+}
+
+/// Payload types: most consumers have one or two codecs.
+enum Payloads {
+    Few([Option<PayloadMapping>; 3]),
+    Many(Box<[PayloadMapping]>),
+}
+
+impl Payloads {
+    fn new(all: &[PayloadMapping]) -> Self {
+        let mut few = [None; 3];
+        if all.len() > few.len() {
+            return Self::Many(all.into());
+        }
+        few.iter_mut().zip(all).for_each(|(place, mapping)| *place = Some(*mapping));
+        Self::Few(few)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &PayloadMapping> {
+        let (few, many) = match self {
+            Self::Few(few) => (&few[..], &[][..]),
+            Self::Many(many) => (&[][..], &many[..]),
+        };
+        few.iter().flatten().chain(many)
+    }
+
+    /// What becomes of the producer's `payload_type`.
+    fn of(&self, payload_type: PayloadType) -> Option<&PayloadMapping> {
+        self.iter().find(|mapping| mapping.producer == payload_type)
+    }
 }
 
 /// Which packets of its producer a consumer gets.
@@ -92,8 +132,8 @@ struct Chosen {
     leaves_out: bool,
 }
 
-// There are as many as receivers times streams: 1.5 kB each, with their strings, numbers and what the journal notes.
-const _: () = assert!(size_of::<Consumer>() + size_of::<Chosen>() <= 960);
+// There are as many as receivers times streams: some 800 bytes each, with renumberings and what the journal notes.
+const _: () = assert!(size_of::<Consumer>() <= 512 && size_of::<Chosen>() <= 184);
 
 /// What one packet leaves with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +157,7 @@ impl Consumer {
         producer: usize,
         source: &Producer,
         first: SeqNo,
+        now: Instant,
     ) -> Self {
         let layers = match spec.kind {
             MediaKind::Audio => Layers::All,
@@ -139,19 +180,19 @@ impl Consumer {
             asked: None,
             ssrc: spec.ssrc,
             mid: spec.mid,
-            mid_ends: None,
+            mid_ends: NEVER,
             extensions: spec.extensions,
             cname: (*spec.cname != *source.cname).then(|| spec.cname.as_str().into()),
-            sent: Sent::default(),
+            sent: Sent::new(now),
             resent: 0,
             resent_before: 0,
-            heard: ReportBlock::empty(spec.ssrc),
+            heard: Report::default(),
             score: Score::default(),
             requests: Requests::default(),
-            rtx: spec.rtx_ssrc.map(|ssrc| Rtx::new(ssrc, first)),
+            rtx: spec.rtx_ssrc.map(|ssrc| Rtx { ssrc, next: first }),
             replay: Replay::default(),
             repeats: RecentResends::default(),
-            payloads: spec.payloads.as_slice().into(),
+            payloads: Payloads::new(&spec.payloads),
             layers,
             cut: true,
             begun: first,
@@ -177,7 +218,7 @@ impl Consumer {
     /// begin again where it ended. If the line `is_full` a lower encoding is waited for in silence.
     pub(super) fn aim(
         &mut self,
-        grant: &Grant<ConsumerId>,
+        grant: &Grant<Ssrc>,
         producer: &Producer,
         is_full: bool,
         now: Instant,
@@ -213,7 +254,7 @@ impl Consumer {
             _ => return,
         };
         let why = self.why(what, before, grant.reason);
-        self.journal.note(what, why, now);
+        self.note(what, why, now);
     }
 
     /// Why its layers change, if the reason for not having more was `before` and is `after`.
@@ -222,12 +263,22 @@ impl Consumer {
             return Why::Client;
         }
         match what {
-            What::Resume if self.sent.last.is_none() => Why::Start,
+            What::Resume if self.sent.last().is_none() => Why::Start,
             What::Resume | What::LayersUp if before == Reason::NotSent => Why::LayerActive,
             What::Resume | What::LayersUp => Why::BandwidthThere,
             _ if matches!(after, Reason::NotSent | Reason::Preferred) => Why::LayerSilent,
             _ => Why::BandwidthShort,
         }
+    }
+
+    /// Something was done to it.
+    pub(super) fn note(&mut self, what: What, why: Why, now: Instant) {
+        self.journal.note(what, why, self.sent.age(now));
+    }
+
+    /// What was done to it of late, oldest first.
+    pub(super) fn events(&self, now: Instant) -> Vec<RecentEvent> {
+        self.journal.events(self.sent.age(now))
     }
 
     /// The layers that it aims at.
@@ -249,8 +300,8 @@ impl Consumer {
             return None;
         }
         if need.is_some() {
-            let why = if self.sent.last.is_none() { Why::Start } else { Why::Switch };
-            self.journal.note(What::KeyFrameRequest, why, now);
+            let why = if self.sent.last().is_none() { Why::Start } else { Why::Switch };
+            self.note(What::KeyFrameRequest, why, now);
         }
         need
     }
@@ -263,7 +314,7 @@ impl Consumer {
 
     /// The header of a packet of padding on the retransmission stream.
     pub(super) fn padding_fields(&mut self) -> Option<(SeqNo, Fields)> {
-        let timestamp = self.sent.last.map_or(0, |(timestamp, _)| timestamp);
+        let timestamp = self.sent.last().map_or(0, |(timestamp, _)| timestamp);
         let payload_type = self.payloads.iter().find_map(|mapping| mapping.consumer_rtx)?;
         let rtx = self.rtx.as_mut()?;
         let seq = rtx.number();
@@ -373,11 +424,11 @@ impl Consumer {
         if self.paused {
             return None;
         }
-        let mapping = self.payloads.iter().find(|m| m.producer == packet.header.payload_type);
+        let mapping = self.payloads.of(packet.header.payload_type).copied();
         if mapping.is_none() {
-            self.journal.note(What::Drop, Why::NotNegotiated, now);
+            self.note(What::Drop, Why::NotNegotiated, now);
         }
-        let Some(mapping) = mapping.copied().filter(|_| packet.payload_len > 0) else {
+        let Some(mapping) = mapping.filter(|_| packet.payload_len > 0) else {
             // Padding, or a codec that this peer does not take.
             let is_current = self.encoding == Some(packet.encoding);
             return if is_current { self.leave_out(packet, None, now) } else { None };
@@ -432,7 +483,7 @@ impl Consumer {
         now: Instant,
     ) -> Option<Admitted> {
         let numbers = self.rewriter.skip(packet.encoding, packet.seq, behind)?;
-        let (Layers::Chosen(_), Some(mapping)) = (&self.layers, self.payloads.first()) else {
+        let (Layers::Chosen(_), Some(mapping)) = (&self.layers, self.payloads.iter().next()) else {
             return None;
         };
         let timestamp = numbers.timing.apply(packet.header.timestamp);
@@ -460,13 +511,14 @@ impl Consumer {
 
     /// Whether packet `seq` of the media stream has the MID; `None`: the next packet, of whichever stream.
     pub(super) fn says_mid(&self, seq: Option<SeqNo>) -> bool {
-        self.mid_ends.is_none_or(|end| seq.is_some_and(|seq| seq < end))
+        self.mid_ends == NEVER || seq.is_some_and(|seq| seq < self.mid_ends)
     }
 
     /// The receiver knows our SSRC: packets from the next one on need no MID.
     pub(super) fn is_known(&mut self) {
-        let next = SeqNo(self.sent.highest.0 + 1);
-        self.mid_ends.get_or_insert(next);
+        if self.mid_ends == NEVER {
+            self.mid_ends = SeqNo(self.sent.highest.0 + 1);
+        }
     }
 
     /// Whether packets may be sent again as they were. Sealing one anew must give the very same bytes
@@ -477,14 +529,14 @@ impl Consumer {
             && changing.into_iter().all(|extension| self.extensions.id(extension).is_none())
     }
 
-    /// Whether packet `seq` was not repeated within the last round trip.
+    /// Whether packet `seq` was not sent again within the last round trip.
     pub(super) fn may_repeat(&mut self, seq: SeqNo, now: Instant, rtt: Duration) -> bool {
         self.repeats.may_resend(seq, now, rtt)
     }
 
     /// The payload type for a packet that came with the producer's `payload_type`.
     pub(super) fn payload_type(&self, payload_type: PayloadType) -> Option<PayloadType> {
-        self.payloads.iter().find(|m| m.producer == payload_type).map(|m| m.consumer)
+        self.payloads.of(payload_type).map(|mapping| mapping.consumer)
     }
 
     /// The receiver's report on the stream. Returns whether its score has changed.
@@ -494,7 +546,12 @@ impl Consumer {
         let lost = expected.saturating_mul(u32::from(block.fraction_lost)) / 256;
         let before = std::mem::replace(&mut self.resent_before, self.resent);
         let repaired = self.resent.wrapping_sub(before).min(lost);
-        self.heard = *block;
+        self.heard = Report {
+            cumulative_lost: block.cumulative_lost,
+            jitter: block.jitter,
+            highest_sequence: block.highest_sequence,
+            fraction_lost: block.fraction_lost,
+        };
         let retransmitted = repaired;
         !is_first
             && expected < 1 << 16
@@ -513,7 +570,7 @@ impl Consumer {
 
     /// The RTX payload type for a packet that came with the producer's `payload_type`.
     pub(super) fn rtx_payload_type(&self, payload_type: PayloadType) -> Option<PayloadType> {
-        self.payloads.iter().find(|m| m.producer == payload_type)?.consumer_rtx
+        self.payloads.of(payload_type)?.consumer_rtx
     }
 
     /// The outgoing form of one of the current encoding's timestamps.
@@ -532,7 +589,7 @@ impl Consumer {
         let in_time = pivot.unwrap_or(first);
         let mut earliest = None;
         if let (true, Some((timestamp, sent_at))) =
-            (self.encoding != Some(packet.encoding), self.sent.last)
+            (self.encoding != Some(packet.encoding), self.sent.last())
         {
             let rate = source.clock_rate();
             let elapsed = now.saturating_duration_since(sent_at);
@@ -545,7 +602,7 @@ impl Consumer {
                 .filter(|shift| distance(*shift, by_elapsed) <= units(MAX_APART, rate))
                 .unwrap_or(by_elapsed);
             earliest = Some(timestamp.wrapping_add(1));
-        } else if let (Some(_), Some((timestamp, _))) = (pivot, self.sent.last) {
+        } else if let (Some(_), Some((timestamp, _))) = (pivot, self.sent.last()) {
             earliest = Some(timestamp.wrapping_add(1));
         }
         let timing = match (pivot, earliest) {
@@ -575,6 +632,9 @@ fn distance(one: u32, other: u32) -> u32 {
 
 /// Spatial and temporal layer; `None`: nothing is sent.
 type LayerPair = Option<(u8, u8)>;
+
+/// No packet has this number.
+const NEVER: SeqNo = SeqNo(u64::MAX);
 
 /// So much of a stream of video can be asked for again at least.
 const REMEMBERED_SECONDS: u64 = 2;

@@ -101,7 +101,7 @@ impl Engine {
         let consumer = &mut self.consumers[key];
         let rtt = self.paths[consumer.transport].rtt.or_guess();
         let (false, Some(encoding)) = (consumer.paused, consumer.encoding()) else { return };
-        consumer.journal.note(What::KeyFrameRequest, why, now);
+        consumer.note(What::KeyFrameRequest, why, now);
         let producer = consumer.producer;
         match consumer.replay.heard_of(now, rtt) {
             // It had not arrived when this was asked.

@@ -40,6 +40,11 @@ impl Meter {
         self.rate.packets_per_second(now)
     }
 
+    /// When the last packet was counted.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.rate.last()
+    }
+
     /// Packets so far.
     pub(super) fn packets(&self) -> u64 {
         self.packets
@@ -91,10 +96,10 @@ impl PathMeters {
 /// What receivers and we asked of one stream, and what came of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Requests {
-    pub(super) nacks: u64,
-    pub(super) nack_packets: u64,
-    pub(super) plis: u64,
-    pub(super) firs: u64,
+    pub(super) nacks: u32,
+    pub(super) nack_packets: u32,
+    pub(super) plis: u32,
+    pub(super) firs: u32,
 }
 
 impl Engine {
@@ -150,7 +155,7 @@ impl Engine {
             layers,
             target_layers,
             reasons: consumer.journal.counts(),
-            events: consumer.journal.events(now),
+            events: consumer.events(now),
         }
     }
 }
@@ -176,10 +181,10 @@ fn inbound(producer: &Producer, encoding: &Encoding, now: Instant) -> Option<Inb
 }
 
 fn put(stream: &mut StreamStats, requests: &Requests) {
-    stream.nacks = requests.nacks;
-    stream.nack_packets = stream.nack_packets.max(requests.nack_packets);
-    stream.plis = requests.plis;
-    stream.firs = requests.firs;
+    stream.nacks = requests.nacks.into();
+    stream.nack_packets = stream.nack_packets.max(requests.nack_packets.into());
+    stream.plis = requests.plis.into();
+    stream.firs = requests.firs.into();
 }
 
 fn transport(path: &Path, now: Instant) -> TransportStats {

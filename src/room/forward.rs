@@ -215,7 +215,7 @@ impl Engine {
                     Ok(()) => self.counters.rtp_out += 1,
                     Err(reason) => {
                         self.counters.drop(reason);
-                        consumer.journal.note(What::Drop, Why::QueueFull, now);
+                        consumer.note(What::Drop, Why::QueueFull, now);
                     }
                 }
                 if switched {

@@ -1,82 +1,92 @@
 //! Why things were done to a consumer: counted, and the newest remembered.
 
-use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::room::spec::{MAX_RECENT_EVENTS, ReasonCount, RecentEvent, What, Why};
 
 /// The same again within this time is counted only: a full queue drops a thousand packets a second.
 const REPETITION: Duration = Duration::from_secs(1);
 
-/// One consumer's. Costs eight bytes until something is noted, then some 200: nearly every consumer has one.
+/// One consumer's. Most note three or four things; so it takes just as much room as they need, in one block.
+///
+/// Times are given since the consumer was made.
 #[derive(Debug, Default)]
-pub(super) struct Journal(Option<Box<Pages>>);
-
-#[derive(Debug)]
-struct Pages {
-    /// When it was begun.
-    epoch: Instant,
-    /// Each `what` and `why` at most once.
-    counts: Vec<(What, Why, u32)>,
-    /// Oldest first, at most [`MAX_RECENT_EVENTS`]; milliseconds since `epoch`, for 49 days.
-    events: VecDeque<(u32, What, Why)>,
+pub(super) struct Journal {
+    /// First the counts, each `what` and `why` at most once, then the events, oldest first and at most
+    /// [`MAX_RECENT_EVENTS`].
+    notes: Box<[Note]>,
+    counts: u8,
 }
 
-impl Pages {
-    fn new(epoch: Instant) -> Self {
-        Self { epoch, counts: Vec::new(), events: VecDeque::new() }
-    }
-
-    fn millis(&self, at: Instant) -> u32 {
-        let since = at.saturating_duration_since(self.epoch).as_millis();
-        u32::try_from(since).unwrap_or(u32::MAX)
-    }
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    what: What,
+    why: Why,
+    /// How often, of a count; when, of an event: in milliseconds, for 49 days.
+    number: u32,
 }
+
+const _: () = assert!(size_of::<Note>() == 8);
+const _: () = assert!(What::ALL.len() * Why::ALL.len() <= u8::MAX as usize);
 
 impl Journal {
     /// Something was done.
-    pub(super) fn note(&mut self, what: What, why: Why, now: Instant) {
-        let pages = self.0.get_or_insert_with(|| Box::new(Pages::new(now)));
-        let now = pages.millis(now);
-        let Pages { counts, events, .. } = &mut **pages;
-        match counts.iter_mut().find(|count| (count.0, count.1) == (what, why)) {
-            Some(count) => count.2 = count.2.saturating_add(1),
+    pub(super) fn note(&mut self, what: What, why: Why, at: Duration) {
+        let at = millis(at);
+        let is_same = |note: &&mut Note| (note.what, note.why) == (what, why);
+        let (counts, events) = self.notes.split_at_mut(self.counts.into());
+        let is_repeated = events.last_mut().filter(is_same).is_some_and(|last| {
+            u128::from(at.saturating_sub(last.number)) < REPETITION.as_millis()
+        });
+        match counts.iter_mut().find(is_same) {
+            Some(count) => count.number = count.number.saturating_add(1),
             None => {
-                // Most have two or three.
-                counts.reserve_exact(1);
-                counts.push((what, why, 1));
+                self.insert(self.counts.into(), Note { what, why, number: 1 });
+                self.counts += 1;
             }
         }
-        let is_repeated = events.back().is_some_and(|&(at, was, because)| {
-            (was, because) == (what, why)
-                && u128::from(now.saturating_sub(at)) < REPETITION.as_millis()
-        });
         if is_repeated {
             return;
         }
+        let event = Note { what, why, number: at };
+        let events = &mut self.notes[self.counts.into()..];
         if events.len() == MAX_RECENT_EVENTS {
-            events.pop_front();
+            events.rotate_left(1);
+            events[MAX_RECENT_EVENTS - 1] = event;
+        } else {
+            self.insert(self.notes.len(), event);
         }
-        events.push_back((now, what, why));
     }
 
     /// How often each thing was done.
     pub(super) fn counts(&self) -> Vec<ReasonCount> {
-        let counts = self.0.iter().flat_map(|pages| &pages.counts);
-        counts.map(|&(what, why, count)| ReasonCount { what, why, count: count.into() }).collect()
+        let counts = self.notes[..self.counts.into()].iter();
+        counts
+            .map(|&Note { what, why, number }| ReasonCount { what, why, count: number.into() })
+            .collect()
     }
 
     /// What was done of late, oldest first.
-    pub(super) fn events(&self, now: Instant) -> Vec<RecentEvent> {
-        let Some(pages) = &self.0 else { return Vec::new() };
-        let now = pages.millis(now);
-        let recent = |&(at, what, why): &(u32, What, Why)| RecentEvent {
-            age: Duration::from_millis(now.saturating_sub(at).into()),
+    pub(super) fn events(&self, now: Duration) -> Vec<RecentEvent> {
+        let now = millis(now);
+        let recent = |&Note { what, why, number }: &Note| RecentEvent {
+            age: Duration::from_millis(now.saturating_sub(number).into()),
             what,
             why,
         };
-        pages.events.iter().map(recent).collect()
+        self.notes[self.counts.into()..].iter().map(recent).collect()
     }
+
+    fn insert(&mut self, index: usize, note: Note) {
+        let mut notes = Vec::from(std::mem::take(&mut self.notes));
+        notes.reserve_exact(1);
+        notes.insert(index, note);
+        self.notes = notes.into();
+    }
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -85,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_newest_are_kept_and_all_are_counted() {
-        let (start, mut journal) = (Instant::now(), Journal::default());
+        let (start, mut journal) = (Duration::ZERO, Journal::default());
         assert!(journal.counts().is_empty() && journal.events(start).is_empty());
         for second in 0..40 {
             let why = if second % 2 == 0 { Why::BandwidthShort } else { Why::LayerSilent };
@@ -101,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_storm_is_one_event() {
-        let (start, mut journal) = (Instant::now(), Journal::default());
+        let (start, mut journal) = (Duration::ZERO, Journal::default());
         for millis in 0..900 {
             journal.note(What::Drop, Why::QueueFull, start + Duration::from_millis(millis));
         }

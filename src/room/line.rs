@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::id::{ConsumerId, Extension, MediaKind};
+use crate::id::{Extension, MediaKind, Ssrc};
 use crate::media::allocation::{Allocator, Kind, Request};
 use crate::media::bandwidth::{Estimator, Limits, Reason, SentKind, Update};
 use crate::room::pacer::Run;
@@ -54,7 +54,8 @@ pub(super) const OVERHEAD: usize = IP_UDP + 16 + 16;
 /// Made for a transport's first consumer of video.
 pub(super) struct Line {
     pub(super) estimator: Estimator,
-    allocator: Allocator<ConsumerId>,
+    /// Knows consumers by their SSRCs, of which a transport never has one twice.
+    allocator: Allocator<Ssrc>,
     /// Whether the receiver says what it gets: transport-wide feedback was negotiated, or a REMB has come.
     /// Without either, nothing is known, and everything is sent.
     is_measured: bool,
@@ -87,7 +88,7 @@ impl Line {
     }
 
     /// Bit/s that may be handed out to `requests`.
-    fn available(&self, requests: &[Request<'_, ConsumerId>], now: Instant) -> u64 {
+    fn available(&self, requests: &[Request<'_, Ssrc>], now: Instant) -> u64 {
         let Some(estimate) = self.estimate() else { return u64::MAX };
         let (audio, video): (Vec<_>, Vec<_>) =
             requests.iter().partition(|request| request.kind == Kind::Audio);
@@ -170,7 +171,7 @@ impl Engine {
             producers[consumers[*consumer].producer].measure_layers(now);
         }
         let mut is_video = false;
-        let mut requests: Vec<Request<'_, ConsumerId>> = Vec::with_capacity(path.consumers.len());
+        let mut requests: Vec<Request<'_, Ssrc>> = Vec::with_capacity(path.consumers.len());
         let mut keys = Vec::with_capacity(path.consumers.len());
         for &consumer_key in path.consumers.values() {
             let consumer = &consumers[consumer_key];
@@ -185,7 +186,7 @@ impl Engine {
             };
             is_video |= kind != Kind::Audio;
             requests.push(Request {
-                id: consumer.id,
+                id: consumer.ssrc,
                 kind,
                 priority: consumer.priority,
                 preferred: consumer.preferred(),
@@ -317,13 +318,13 @@ impl Engine {
 }
 
 /// What the least costs that it can be had for, in bit/s.
-fn lowest(request: &Request<'_, ConsumerId>) -> Option<u64> {
+fn lowest(request: &Request<'_, Ssrc>) -> Option<u64> {
     let rates = request.layers.iter().map(|rate| rate.bits_per_second);
     rates.filter(|rate| *rate > 0).min()
 }
 
 /// What its smallest size costs at its full frame rate, in bit/s.
-fn smallest_size(request: &Request<'_, ConsumerId>) -> Option<u64> {
+fn smallest_size(request: &Request<'_, Ssrc>) -> Option<u64> {
     let sent = request.layers.iter().filter(|rate| rate.bits_per_second > 0);
     let smallest = sent.clone().map(|rate| rate.spatial).min()?;
     sent.filter(|rate| rate.spatial == smallest).map(|rate| rate.bits_per_second).max()

@@ -47,7 +47,7 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::id::{ConsumerId, ProducerId, RoomKey, ShardId, TransportId};
+use crate::id::{ConsumerId, ProducerId, RoomKey, ShardId, Ssrc, TransportId};
 use crate::media::allocation::Workspace;
 use crate::transport::{self, dtls};
 use crate::wire::MAX_DATAGRAM;
@@ -124,7 +124,7 @@ pub struct Engine {
     /// The numbers of one request for lost packets; kept for its capacity.
     lost: Vec<SeqNo>,
     /// Scratch space of [`Self::allot`].
-    sharing: Workspace<ConsumerId>,
+    sharing: Workspace<Ssrc>,
 }
 
 impl Engine {

@@ -122,7 +122,9 @@ impl Engine {
         let is_audio = self.producers[self.consumers[consumer].producer].kind == MediaKind::Audio;
         for wire in nack.sequences() {
             self.counters.asked.nack_packets += 1;
-            self.count_request(key, nack.media, |requests| requests.nack_packets += 1);
+            self.count_request(key, nack.media, |it| {
+                it.nack_packets = it.nack_packets.saturating_add(1)
+            });
             let packet = Waiting { consumer, wire };
             match self.may_resend(now, key, packet) {
                 Ok(len) => {
@@ -148,10 +150,8 @@ impl Engine {
         let (path, consumer) = (&mut self.paths[key], &mut self.consumers[packet.consumer]);
         let (_, _, numbers) = consumer.find(packet.wire).ok_or(Drop::NotInHistory)?;
         let rtt = path.rtt.or_guess();
-        let may_resend = match &mut consumer.rtx {
-            Some(rtx) => rtx.may_resend(numbers.seq, now, rtt),
-            None => consumer.can_repeat() && consumer.may_repeat(numbers.seq, now, rtt),
-        };
+        let is_possible = consumer.rtx.is_some() || consumer.can_repeat();
+        let may_resend = is_possible && consumer.may_repeat(numbers.seq, now, rtt);
         if !may_resend {
             return Err(Drop::ResentLately);
         }
@@ -263,7 +263,7 @@ impl Engine {
         for &consumer in &self.producers[key].consumers {
             let consumer = &mut self.consumers[consumer];
             if !consumer.paused && consumer.encoding() == Some(encoding) {
-                consumer.journal.note(What::KeyFrameRequest, Why::Loss, now);
+                consumer.note(What::KeyFrameRequest, Why::Loss, now);
             }
         }
     }

@@ -51,14 +51,15 @@ const PARCELS_PER_TICK: usize = 96;
 const _: () =
     assert!(YOUNG.as_millis() + MAX_BEHIND.as_millis() <= Limits::VIDEO.key_frame_span.as_millis());
 // Every consumer has one.
-const _: () = assert!(size_of::<Replay>() <= 56);
+const _: () = assert!(size_of::<Replay>() <= 32);
 // However often a receiver asks, it draws at most half as much again as the stream that it gets.
 const _: () = assert!(YOUNG.as_millis() * MAX_REPLAYS as u128 * 2 <= REST.as_millis());
 
 /// Where one consumer reads in the history, and what it has had of it.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    cursor: Option<Cursor>,
+    /// While it reads.
+    cursor: Option<Box<Cursor>>,
     /// When the last one began.
     last: Option<Instant>,
     /// How many there were without a rest between.
@@ -89,17 +90,19 @@ struct Cursor {
 impl Replay {
     /// The encoding that is being replayed.
     pub(super) fn encoding(&self) -> Option<u8> {
-        self.cursor.map(|cursor| cursor.encoding)
+        self.cursor.as_ref().map(|cursor| cursor.encoding)
     }
 
     /// Whether a live packet has to wait for its turn in the history.
     pub(super) fn holds_back(&self, packet: &Opened) -> bool {
-        self.cursor.is_some_and(|it| it.encoding == packet.encoding && it.next <= packet.seq)
+        let cursor = self.cursor.as_ref();
+        cursor.is_some_and(|it| it.encoding == packet.encoding && it.next <= packet.seq)
     }
 
     /// The timestamp that is in time, if `encoding` is being replayed.
     pub(super) fn pivot(&self, encoding: u8) -> Option<u32> {
-        self.cursor.filter(|cursor| cursor.encoding == encoding).map(|cursor| cursor.pivot)
+        let cursor = self.cursor.as_ref().filter(|cursor| cursor.encoding == encoding);
+        cursor.map(|cursor| cursor.pivot)
     }
 
     /// How a receiver's request for a key frame stands to the last replay; `rtt` is the round trip to it.
@@ -125,7 +128,7 @@ impl Replay {
             return false;
         }
         self.count += 1;
-        (self.cursor, self.last) = (Some(cursor), Some(now));
+        (self.cursor, self.last) = (Some(Box::new(cursor)), Some(now));
         true
     }
 }
@@ -221,7 +224,7 @@ impl Engine {
     pub(super) fn replay(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         let Some(path) = self.paths.get(key) else { return };
         let running = path.consumers.values().filter_map(|key| {
-            let cursor = self.consumers[*key].replay.cursor?;
+            let cursor = self.consumers[*key].replay.cursor.as_ref()?;
             Some((cursor.sent, *key))
         });
         // Who has had least comes first, so that all have their key frames soon.
@@ -254,25 +257,30 @@ impl Engine {
         let consumer = &mut consumers[key];
         let path = &mut paths[consumer.transport];
         let producer = &producers[consumer.producer];
-        let Some(mut cursor) = consumer.replay.cursor else { return Progress::CaughtUp };
-        let Some(encoding) = producer.encodings.get(usize::from(cursor.encoding)) else {
+        let Some(cursor) = &mut consumer.replay.cursor else { return Progress::CaughtUp };
+        let index = cursor.encoding;
+        let Some(encoding) = producer.encodings.get(usize::from(index)) else {
             return Progress::Lost;
         };
         let history = &encoding.history;
         // A new key frame has come meanwhile: what lies before it is not needed any more.
         let has_ended = |seq| history.entry(seq).is_none_or(|(_, last)| last.header.marker);
         let newest = newest_key_frame(encoding).filter(|it| it.0 > cursor.next);
+        let mut begins_anew = false;
         if let Some((first, _)) = newest.filter(|_| has_ended(SeqNo(cursor.next.0 - 1))) {
-            consumer.restart(cursor.encoding);
             cursor.next = first;
-            consumer.replay.cursor = Some(cursor);
+            begins_anew = true;
         }
-        if producer.paused || history.oldest().is_none_or(|oldest| oldest > cursor.next) {
+        let next = cursor.next;
+        if begins_anew {
+            consumer.restart(index);
+        }
+        if producer.paused || history.oldest().is_none_or(|oldest| oldest > next) {
             return Progress::Lost;
         }
         // What came before the structure that the key frame carries could not be understood then.
         let mut structure = encoding.structure.clone();
-        for (seq, bytes, packet) in history.since(cursor.next) {
+        for (seq, bytes, packet) in history.since(next) {
             if *left == 0 {
                 return Progress::More;
             }
@@ -288,7 +296,7 @@ impl Engine {
         if let Some(layers) = consumer.news(producer) {
             events.push_back(Event::LayersChanged { id: consumer.id, layers });
         }
-        if !consumer.flows(cursor.encoding) {
+        if !consumer.flows(index) {
             return Progress::Lost;
         }
         consumer.end_replay();

@@ -176,7 +176,7 @@ fn push_sender_report(
 ) -> Option<()> {
     let encoding = consumer.encoding().and_then(|e| producer.encodings.get(usize::from(e)));
     let Some(clock) = encoding.and_then(|encoding| encoding.clock) else { return Some(()) };
-    if consumer.sent.last.is_none() || consumer.is_cut() {
+    if consumer.sent.last().is_none() || consumer.is_cut() {
         return Some(());
     }
     let (ntp, rtp) = clock.at(now, producer.clock_rate());
@@ -193,7 +193,7 @@ fn push_sender_report(
         let cname = consumer.cname.as_ref().unwrap_or(&producer.cname);
         Some(len + write_cname(&mut room[len..], consumer.ssrc, cname.as_bytes())?)
     })?;
-    consumer.sent.report = Some((ntp_middle(ntp), now));
+    consumer.sent.reported(ntp_middle(ntp), now);
     Some(())
 }
 

@@ -3,38 +3,60 @@
 use std::time::{Duration, Instant};
 
 use crate::id::Ssrc;
-use crate::media::history::RecentResends;
 use crate::room::figures::Meter;
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::seq::SeqNo;
 
 /// What a sender report says about the stream so far (RFC 3550 §6.4.1).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sent {
     /// All of it: packets, and payload bytes without headers and padding.
     pub(super) meter: Meter,
-    /// Timestamp of the newest packet and when it left.
-    pub(super) last: Option<(u32, Instant)>,
     /// Sequence number of the newest packet.
     pub(super) highest: SeqNo,
-    /// Middle of the last sender report's NTP timestamp, and when it left.
-    pub(super) report: Option<(u32, Instant)>,
+    /// Its timestamp.
+    timestamp: u32,
+    /// Middle of the last sender report's NTP timestamp, and when it left: µs since the beginning, modulo 2^32.
+    report: Option<(u32, u32)>,
+    /// When the consumer was made.
+    born: Instant,
 }
 
 impl Sent {
+    /// Nothing yet.
+    pub(super) fn new(born: Instant) -> Self {
+        let (meter, highest) = (Meter::default(), SeqNo(0));
+        Self { meter, highest, timestamp: 0, report: None, born }
+    }
+
     pub(super) fn packet(&mut self, seq: SeqNo, timestamp: u32, payload_len: u16, now: Instant) {
-        self.meter.add(usize::from(payload_len), now);
-        if self.last.is_none() || seq > self.highest {
-            self.highest = seq;
-            self.last = Some((timestamp, now));
+        if self.meter.packets() == 0 || seq > self.highest {
+            (self.highest, self.timestamp) = (seq, timestamp);
         }
+        self.meter.add(usize::from(payload_len), now);
+    }
+
+    /// Timestamp of the newest packet, and when something left last.
+    pub(super) fn last(&self) -> Option<(u32, Instant)> {
+        self.meter.last().map(|at| (self.timestamp, at))
+    }
+
+    /// A sender report has left, with this middle of its NTP timestamp.
+    pub(super) fn reported(&mut self, ntp_middle: u32, now: Instant) {
+        self.report = Some((ntp_middle, self.age(now).as_micros() as u32));
     }
 
     /// The round trip, if `block` answers the last sender report.
     pub(super) fn round_trip(&self, block: &ReportBlock, now: Instant) -> Option<Duration> {
         let (_, sent_at) = self.report.filter(|(middle, _)| *middle == block.last_sr)?;
+        let since = (self.age(now).as_micros() as u32).wrapping_sub(sent_at);
         let held = u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536;
-        now.saturating_duration_since(sent_at).checked_sub(Duration::from_micros(held))
+        Duration::from_micros(since.into()).checked_sub(Duration::from_micros(held))
+    }
+
+    /// Time since the consumer was made.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.born)
     }
 }
 
@@ -42,20 +64,11 @@ impl Sent {
 #[derive(Debug)]
 pub(super) struct Rtx {
     pub(super) ssrc: Ssrc,
-    next: SeqNo,
-    recent: RecentResends,
+    /// The number of the next packet on it.
+    pub(super) next: SeqNo,
 }
 
 impl Rtx {
-    pub(super) fn new(ssrc: Ssrc, first: SeqNo) -> Self {
-        Self { ssrc, next: first, recent: RecentResends::default() }
-    }
-
-    /// Whether `seq` was not sent again within the last round trip.
-    pub(super) fn may_resend(&mut self, seq: SeqNo, now: Instant, rtt: Duration) -> bool {
-        self.recent.may_resend(seq, now, rtt)
-    }
-
     /// The number of the next retransmission.
     pub(super) fn number(&mut self) -> SeqNo {
         let next = self.next;

@@ -138,7 +138,12 @@ pub struct Outcome<'a, K> {
 pub struct Allocator<K> {
     /// Sorted by id: the consumers of the last allocation.
     known: Vec<State<K>>,
+    /// When the first allocation was: times are counted from it.
+    epoch: Option<Instant>,
 }
+
+/// Milliseconds since an allocator's first allocation, for 49 days.
+type Millis = u32;
 
 /// Scratch space for all allocators of a thread: several times as large as what each of them remembers. All but
 /// `turns` is in the order of the requests.
@@ -163,19 +168,23 @@ struct State<K> {
     safe: Rising,
     /// What there has been ample headroom for.
     ample: Rising,
-    /// How long there must be headroom: more than [`UPGRADE_HOLD`] is a back-off.
-    hold: Duration,
+    /// How long there must be headroom, in ms: more than [`UPGRADE_HOLD`] is a back-off.
+    hold: u16,
     /// When it went up, unless it was forced down since.
-    went_up: Option<Instant>,
+    went_up: Option<Millis>,
 }
+
+// Every consumer of video has one.
+const _: () = assert!(size_of::<State<u32>>() <= 36);
+const _: () = assert!(BACK_OFF_MAX.as_millis() <= u16::MAX as u128);
 
 /// A chance to go up: since when there has been one without a break, and the least that it was for.
 #[derive(Clone, Copy, Debug, Default)]
-struct Rising(Option<(Instant, Option<Layer>)>);
+struct Rising(Option<(Millis, Option<Layer>)>);
 
 impl<K> Default for Allocator<K> {
     fn default() -> Self {
-        Self { known: Vec::new() }
+        Self { known: Vec::new(), epoch: None }
     }
 }
 
@@ -208,18 +217,20 @@ impl<K: Copy + Ord> Allocator<K> {
             let found = known.binary_search_by(|state| state.id.cmp(&request.id));
             found.map_or_else(|_| State::new(request), |index| known[index].clone())
         }));
-        work.climb(served, available, now);
+        let epoch = *self.epoch.get_or_insert(now);
+        let since = now.saturating_duration_since(epoch).as_millis();
+        work.climb(served, available, Millis::try_from(since).unwrap_or(Millis::MAX));
         self.known.clear();
         self.known.reserve_exact(work.states.len());
         self.known.extend_from_slice(&work.states);
         self.known.sort_unstable_by_key(|state| state.id);
-        work.outcome(refused, available)
+        work.outcome(refused, available, epoch)
     }
 }
 
 impl<K: Copy + Ord> Workspace<K> {
     /// Finds out for each how high it may stand, and what is to be remembered of that.
-    fn climb(&mut self, served: &[Request<'_, K>], available: u64, now: Instant) {
+    fn climb(&mut self, served: &[Request<'_, K>], available: u64, now: Millis) {
         self.ladders.clear();
         let pairs = served.iter().zip(&self.states);
         self.ladders.extend(pairs.map(|(request, state)| Ladder::new(request, state.granted)));
@@ -251,7 +262,12 @@ impl<K: Copy + Ord> Workspace<K> {
         share::share(&self.ladders, &self.turns, available, &mut self.heights);
     }
 
-    fn outcome(&mut self, refused: &[Request<'_, K>], available: u64) -> Outcome<'_, K> {
+    fn outcome(
+        &mut self,
+        refused: &[Request<'_, K>],
+        available: u64,
+        epoch: Instant,
+    ) -> Outcome<'_, K> {
         let stands = || self.ladders.iter().zip(&self.heights);
         let granted = stands().map(|(ladder, height)| ladder.cost(*height)).sum();
         let desired = self.ladders.iter().map(|ladder| ladder.cost(ladder.top())).sum();
@@ -268,6 +284,7 @@ impl<K: Copy + Ord> Workspace<K> {
         };
         self.grants.extend(refused.iter().map(refuse));
         let next_timeout = self.states.iter().filter_map(State::next_timeout).min();
+        let next_timeout = next_timeout.map(|at| epoch + Duration::from_millis(at));
         Outcome { grants: &self.grants, desired, granted, next_timeout }
     }
 }
@@ -281,39 +298,39 @@ impl<K: Copy + Ord> State<K> {
             fresh: request.current.is_none(),
             safe: Rising::default(),
             ample: Rising::default(),
-            hold: UPGRADE_HOLD,
+            hold: millis(UPGRADE_HOLD),
             went_up: None,
         }
     }
 
     /// How high the consumer may climb now.
-    fn cap(&mut self, ladder: &Ladder<K>, preferred: Layer, now: Instant) -> usize {
+    fn cap(&mut self, ladder: &Ladder<K>, preferred: Layer, now: Millis) -> usize {
         let wished = std::mem::replace(&mut self.preferred, preferred) != preferred;
         let stands = ladder.height(self.granted);
         let is_lost = self.granted.is_some() && stands == 0;
         if self.fresh || is_lost {
             return ladder.top();
         }
-        if self.went_up.is_some_and(|at| now.saturating_duration_since(at) >= STABLE_AFTER) {
-            self.hold = UPGRADE_HOLD;
+        if self.went_up.is_some_and(|at| now.saturating_sub(at) >= millis(STABLE_AFTER).into()) {
+            self.hold = millis(UPGRADE_HOLD);
         }
-        let safe =
-            self.safe.reaches(ladder, if wished { Duration::ZERO } else { self.patience() }, now);
+        let safe = self.safe.reaches(ladder, if wished { 0 } else { self.patience() }, now);
         let ample = self.ample.reaches(ladder, self.hold, now);
         stands.max(safe).max(ample)
     }
 
     /// Takes note of the height that the consumer got. Returns whether it was forced down.
-    fn settle(&mut self, ladder: &Ladder<K>, height: usize, now: Instant) -> bool {
+    fn settle(&mut self, ladder: &Ladder<K>, height: usize, now: Millis) -> bool {
         let stood = ladder.height(self.granted);
         if height < stood {
-            let kept_for = self.went_up.take().map(|at| now.saturating_duration_since(at));
+            let kept_for = self.went_up.take().map(|at| now.saturating_sub(at));
+            let (least, most) = (millis(BACK_OFF_MIN), millis(BACK_OFF_MAX));
             self.hold = match kept_for {
-                Some(time) if time < STABLE_AFTER => {
-                    (2 * self.hold).clamp(BACK_OFF_MIN, BACK_OFF_MAX)
+                Some(time) if time < millis(STABLE_AFTER).into() => {
+                    (2 * self.hold).clamp(least, most)
                 }
-                Some(_) => BACK_OFF_MIN,
-                None => self.hold.max(BACK_OFF_MIN),
+                Some(_) => least,
+                None => self.hold.max(least),
             };
         }
         if height > stood {
@@ -329,19 +346,22 @@ impl<K: Copy + Ord> State<K> {
     }
 
     fn back_off(&mut self) {
-        self.hold = self.hold.max(BACK_OFF_MIN);
+        self.hold = self.hold.max(millis(BACK_OFF_MIN));
         (self.safe, self.ample) = (Rising::default(), Rising::default());
     }
 
     /// How long headroom that is not ample must last.
-    fn patience(&self) -> Duration {
-        if self.hold > UPGRADE_HOLD { BACK_OFF_MAX } else { UPGRADE_HOLD }
+    fn patience(&self) -> u16 {
+        let least = millis(UPGRADE_HOLD);
+        if self.hold > least { millis(BACK_OFF_MAX) } else { least }
     }
 
-    fn next_timeout(&self) -> Option<Instant> {
-        let safe = self.safe.0.map(|(since, _)| since + self.patience());
-        let ample = self.ample.0.map(|(since, _)| since + self.hold);
-        [safe, ample].into_iter().flatten().min()
+    /// In ms, as [`Millis`].
+    fn next_timeout(&self) -> Option<u64> {
+        let end = |rising: &Rising, hold: u16| {
+            rising.0.map(|(since, _)| u64::from(since) + u64::from(hold))
+        };
+        [end(&self.safe, self.patience()), end(&self.ample, self.hold)].into_iter().flatten().min()
     }
 }
 
@@ -352,7 +372,7 @@ impl Rising {
         ladder: &Ladder<K>,
         granted: Option<Layer>,
         height: usize,
-        now: Instant,
+        now: Millis,
     ) {
         let goal = ladder.layer(height);
         let chance = self.0.map_or((now, goal), |(since, least)| (since, least.min(goal)));
@@ -360,14 +380,20 @@ impl Rising {
     }
 
     /// The height that there has been headroom for during the whole of `hold`; 0 if for none.
-    fn reaches<K: Copy + Ord>(&self, ladder: &Ladder<K>, hold: Duration, now: Instant) -> usize {
+    /// It is given in ms.
+    fn reaches<K: Copy + Ord>(&self, ladder: &Ladder<K>, hold: u16, now: Millis) -> usize {
         match self.0 {
-            Some((since, least)) if now.saturating_duration_since(since) >= hold => {
+            Some((since, least)) if now.saturating_sub(since) >= hold.into() => {
                 ladder.height(least)
             }
             _ => 0,
         }
     }
+}
+
+/// One of the times above in ms, all of which are short.
+const fn millis(time: Duration) -> u16 {
+    time.as_millis() as u16
 }
 
 /// The part of `available` that leaves `percent` of headroom.
