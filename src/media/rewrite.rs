@@ -60,8 +60,10 @@ pub struct Numbers<P> {
 pub struct Rewriter<P> {
     /// The next number after the highest one given out.
     next: SeqNo,
-    /// Newest last.
-    shifts: Vec<Shift<P>>,
+    /// How the newest packets are renumbered; before the first cut, of none.
+    last: Shift<P>,
+    /// How those before them were, newest last.
+    earlier: Vec<Shift<P>>,
     /// Highest incoming number mapped or skipped under the newest shift.
     highest: SeqNo,
     /// What was numbered before this is not told apart any more.
@@ -133,7 +135,8 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
         debug_assert_eq!(first.rollovers(), 0);
         Self {
             next: first,
-            shifts: Vec::new(),
+            last: Shift { encoding: FORGOTTEN, ..Shift::default() },
+            earlier: Vec::new(),
             highest: SeqNo(0),
             known_from: first,
             reach: FIRST_REMEMBERED as u16,
@@ -170,10 +173,10 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     /// What is mapped from now on is in step.
     pub fn settle(&mut self) {
         let from = SeqNo(self.highest.0 + 1);
-        if let Some(last) = self.shifts.last().filter(|last| last.timing.lags()) {
+        let last = self.last;
+        if last.timing.lags() {
             let timing = Retiming::by(last.timing.shift());
-            let next = Shift { from: from.max(last.from), timing, ..*last };
-            self.push(next);
+            self.push(Shift { from: from.max(last.from), timing, ..last });
         }
     }
 
@@ -181,7 +184,8 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     /// would give their numbers out twice.
     pub fn forget(&mut self, encoding: u8) {
         // Their numbers stay taken: what stands before them in the list does not hold for them.
-        for shift in self.shifts.iter_mut().filter(|shift| shift.encoding == encoding) {
+        let all = self.earlier.iter_mut().chain([&mut self.last]);
+        for shift in all.filter(|shift| shift.encoding == encoding) {
             shift.encoding = FORGOTTEN;
         }
     }
@@ -216,15 +220,18 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
 
     /// Closes up over `seq`, which lies behind everything so far.
     fn close(&mut self, seq: SeqNo, behind: Option<P>) {
-        let Some(last) = self.shifts.last_mut() else { return };
+        let last = self.last;
+        if last.encoding == FORGOTTEN {
+            return;
+        }
         let is_next = seq.0 == self.highest.0 + 1;
         self.highest = seq;
         let payload = behind.unwrap_or(last.payload);
         let from = SeqNo(seq.0 + 1);
-        let next = Shift { from, sequence: last.sequence - 1, payload, ..*last };
+        let next = Shift { from, sequence: last.sequence - 1, payload, ..last };
         // A shift under which nothing was mapped is of no use to anybody.
         if is_next && last.from == seq {
-            *last = next;
+            self.last = next;
         } else {
             self.push(next);
         }
@@ -237,7 +244,8 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
         if !self.is_remembered(outgoing) || self.is(outgoing, |marks| &marks.missing) {
             return None;
         }
-        let shift = self.shifts.iter().rfind(|s| s.outgoing(s.from) <= outgoing)?;
+        let mut all = self.earlier.iter().chain([&self.last]);
+        let shift = all.rfind(|shift| shift.outgoing(shift.from) <= outgoing)?;
         if shift.encoding == FORGOTTEN {
             return None;
         }
@@ -257,18 +265,15 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
 
     /// Added to the timestamps of the newest packets when they are in step.
     pub fn timestamp_shift(&self) -> u32 {
-        self.shifts.last().map_or(0, |shift| shift.timing.shift())
+        self.last.timing.shift()
     }
 
     /// The numbers that belong to a packet, if nothing has gone out under them.
     fn take(&mut self, encoding: u8, seq: SeqNo) -> Option<Numbers<P>> {
-        let index = self.shifts.iter().rposition(|s| s.encoding == encoding && s.from <= seq)?;
-        let (shift, later) = (self.shifts[index], &self.shifts[index + 1..]);
+        let holds = |shift: &Shift<P>| shift.encoding == encoding && shift.from <= seq;
+        let is_newest = holds(&self.last);
+        let shift = if is_newest { self.last } else { self.earlier_for(seq, holds)? };
         let outgoing = shift.outgoing(seq);
-        // A later shift's numbers are taken: this packet came from beyond a switch.
-        if later.iter().any(|later| outgoing >= later.outgoing(later.from)) {
-            return None;
-        }
         let is_free = outgoing >= self.next
             || self.is_remembered(outgoing)
                 && self.is(outgoing, |marks| &marks.missing)
@@ -276,11 +281,20 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
         if !is_free {
             return None;
         }
-        if later.is_empty() {
+        if is_newest {
             self.highest = self.highest.max(seq);
         }
         self.advance(outgoing);
         Some(numbers(&shift, outgoing))
+    }
+
+    /// The newest earlier shift that holds for a packet, unless a later one's numbers are taken by then: the packet
+    /// came from beyond a switch.
+    fn earlier_for(&self, seq: SeqNo, holds: impl Fn(&Shift<P>) -> bool) -> Option<Shift<P>> {
+        let index = self.earlier.iter().rposition(holds)?;
+        let (shift, outgoing) = (self.earlier[index], self.earlier[index].outgoing(seq));
+        let mut later = self.earlier[index + 1..].iter().chain([&self.last]);
+        later.all(|later| outgoing < later.outgoing(later.from)).then_some(shift)
     }
 
     fn is_remembered(&self, outgoing: SeqNo) -> bool {
@@ -316,29 +330,32 @@ impl<P: Copy + Default + PartialEq> Rewriter<P> {
     }
 
     fn set_payload(&mut self, encoding: u8, seq: SeqNo, payload: P) {
-        let highest = self.highest;
-        let Some(last) = self.shifts.last_mut() else { return };
+        let (highest, last) = (self.highest, self.last);
         if last.encoding != encoding || seq <= highest || last.payload == payload {
             return;
         }
         if last.from > highest {
             // Nothing has gone out under it yet.
-            last.payload = payload;
+            self.last.payload = payload;
         } else {
-            let next = Shift { from: seq, payload, ..*last };
-            self.push(next);
+            self.push(Shift { from: seq, payload, ..last });
         }
     }
 
     fn push(&mut self, shift: Shift<P>) {
-        if self.shifts.len() == self.shifts.capacity() && self.shifts.len() < 4 {
-            // Most streams never have more than two.
-            self.shifts.reserve_exact(1);
+        let before = std::mem::replace(&mut self.last, shift);
+        // Of what nothing went out under, nothing need be known.
+        if self.known_from == self.next {
+            return;
         }
-        if self.shifts.len() == MAX_SHIFTS {
-            self.shifts.remove(0);
+        if self.earlier.len() == self.earlier.capacity() && self.earlier.len() < 4 {
+            // Most streams never have more than one.
+            self.earlier.reserve_exact(1);
         }
-        self.shifts.push(shift);
+        if self.earlier.len() == MAX_SHIFTS - 1 {
+            self.earlier.remove(0);
+        }
+        self.earlier.push(before);
     }
 }
 

@@ -7,16 +7,20 @@ use crate::room::spec::{MAX_RECENT_EVENTS, ReasonCount, RecentEvent, What, Why};
 /// The same again within this time is counted only: a full queue drops a thousand packets a second.
 const REPETITION: Duration = Duration::from_secs(1);
 
-/// One consumer's. Most note three or four things; so it takes just as much room as they need, in one block.
+/// One consumer's. Most note three or four things; so it takes little more room than they need, in one block.
 ///
 /// Times are given since the consumer was made.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     /// First the counts, each `what` and `why` at most once, then the events, oldest first and at most
-    /// [`MAX_RECENT_EVENTS`].
+    /// [`MAX_RECENT_EVENTS`]; empty places behind them.
     notes: Box<[Note]>,
     counts: u8,
+    events: u8,
 }
+
+/// Places are made so many at a time.
+const STEP: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
 struct Note {
@@ -27,21 +31,21 @@ struct Note {
 }
 
 const _: () = assert!(size_of::<Note>() == 8);
-const _: () = assert!(What::ALL.len() * Why::ALL.len() <= u8::MAX as usize);
+const _: () = assert!(What::ALL.len() * Why::ALL.len() + MAX_RECENT_EVENTS <= u8::MAX as usize);
 
 impl Journal {
     /// Something was done.
     pub(super) fn note(&mut self, what: What, why: Why, at: Duration) {
         let at = millis(at);
         let is_same = |note: &&mut Note| (note.what, note.why) == (what, why);
-        let (counts, events) = self.notes.split_at_mut(self.counts.into());
+        let (counts, events) = self.pages_mut();
         let is_repeated = events.last_mut().filter(is_same).is_some_and(|last| {
             u128::from(at.saturating_sub(last.number)) < REPETITION.as_millis()
         });
         match counts.iter_mut().find(is_same) {
             Some(count) => count.number = count.number.saturating_add(1),
             None => {
-                self.insert(self.counts.into(), Note { what, why, number: 1 });
+                self.insert(self.counts, Note { what, why, number: 1 });
                 self.counts += 1;
             }
         }
@@ -49,12 +53,13 @@ impl Journal {
             return;
         }
         let event = Note { what, why, number: at };
-        let events = &mut self.notes[self.counts.into()..];
+        let (_, events) = self.pages_mut();
         if events.len() == MAX_RECENT_EVENTS {
             events.rotate_left(1);
             events[MAX_RECENT_EVENTS - 1] = event;
         } else {
-            self.insert(self.notes.len(), event);
+            self.insert(self.counts + self.events, event);
+            self.events += 1;
         }
     }
 
@@ -74,14 +79,26 @@ impl Journal {
             what,
             why,
         };
-        self.notes[self.counts.into()..].iter().map(recent).collect()
+        let events = self.notes[self.counts.into()..].iter().take(self.events.into());
+        events.map(recent).collect()
     }
 
-    fn insert(&mut self, index: usize, note: Note) {
-        let mut notes = Vec::from(std::mem::take(&mut self.notes));
-        notes.reserve_exact(1);
-        notes.insert(index, note);
-        self.notes = notes.into();
+    fn pages_mut(&mut self) -> (&mut [Note], &mut [Note]) {
+        let (counts, rest) = self.notes.split_at_mut(self.counts.into());
+        (counts, &mut rest[..self.events.into()])
+    }
+
+    fn insert(&mut self, index: u8, note: Note) {
+        let taken = usize::from(self.counts + self.events);
+        if taken == self.notes.len() {
+            let mut more = Vec::with_capacity(taken + STEP);
+            more.extend_from_slice(&self.notes);
+            more.resize(taken + STEP, note);
+            self.notes = more.into();
+        }
+        let behind = &mut self.notes[index.into()..=taken];
+        behind.rotate_right(1);
+        behind[0] = note;
     }
 }
 

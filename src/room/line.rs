@@ -90,12 +90,12 @@ impl Line {
     /// Bit/s that may be handed out to `requests`.
     fn available(&self, requests: &[Request<'_, Ssrc>], now: Instant) -> u64 {
         let Some(estimate) = self.estimate() else { return u64::MAX };
-        let (audio, video): (Vec<_>, Vec<_>) =
-            requests.iter().partition(|request| request.kind == Kind::Audio);
-        let audio: u64 = audio.into_iter().filter_map(lowest).sum();
-        let one = audio + video.iter().copied().filter_map(lowest).min().unwrap_or(0);
+        let audio = requests.iter().filter(|request| request.kind == Kind::Audio);
+        let video = requests.iter().filter(|request| request.kind != Kind::Audio);
+        let audio: u64 = audio.filter_map(lowest).sum();
+        let one = audio + video.clone().filter_map(lowest).min().unwrap_or(0);
         if self.is_new(now) {
-            let sizes = video.iter().copied().filter_map(smallest_size);
+            let sizes = video.filter_map(smallest_size);
             let all = audio + sizes.clone().sum::<u64>();
             return estimate.max(all.min(NEWCOMERS)).max(audio + sizes.min().unwrap_or(0));
         }

@@ -223,12 +223,14 @@ impl Engine {
     /// Sends the next portion from the histories to the consumers of a transport.
     pub(super) fn replay(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         let Some(path) = self.paths.get(key) else { return };
-        let running = path.consumers.values().filter_map(|key| {
+        let cursors = path.consumers.values().filter_map(|key| {
             let cursor = self.consumers[*key].replay.cursor.as_ref()?;
             Some((cursor.sent, *key))
         });
+        // In one piece: this is done often, and what grows leaves holes in the heap.
+        let mut running: Vec<(u32, usize)> = Vec::with_capacity(path.consumers.len());
+        running.extend(cursors);
         // Who has had least comes first, so that all have their key frames soon.
-        let mut running: Vec<(u32, usize)> = running.collect();
         running.sort_unstable();
         let mut left = bytes_in(TICK, replay_rate(path, now).max(LEAST_RATE));
         let mut is_behind = false;
