@@ -109,7 +109,7 @@ pub(super) struct Path {
 }
 
 // There is one per transport, connected or not.
-const _: () = assert!(size_of::<Path>() <= 1792);
+const _: () = assert!(size_of::<Path>() <= 1664);
 
 impl Path {
     pub(super) fn new(id: TransportId, transport: Transport, now: Instant) -> Self {
