@@ -21,7 +21,7 @@ const CLOSE_NOTIFY: u8 = 0;
 /// A DTLS association after its handshake. It seals nothing: what it may have to say was sealed by the handshake.
 pub struct Session {
     opener: Opener,
-    /// The last flight, empty if it was the peer's; behind it the goodbye.
+    /// The last flight, empty if it was the peer's; behind it the goodbye, empty if the handshake gave none.
     sealed: Box<[u8]>,
     flight_len: u16,
     owes: Option<Owed>,
@@ -90,11 +90,15 @@ impl Session {
             Owed::Flight => flight,
             Owed::Goodbye => goodbye,
         };
+        // Nothing to say is not said in an empty datagram.
+        if datagram.is_empty() {
+            return None;
+        }
         buffer.get_mut(..datagram.len())?.copy_from_slice(datagram);
         Some(datagram.len())
     }
 
-    /// Tells the peer that we go (RFC 5246 §7.2.1).
+    /// Tells the peer that we go (RFC 5246 §7.2.1), if there is a goodbye.
     pub fn close(&mut self) {
         self.owes = Some(Owed::Goodbye);
     }
@@ -106,5 +110,43 @@ impl Session {
         self.repeats += 1;
         self.repeat_from = now + FIRST_RETRANSMISSION * (1 << self.repeats);
         self.owes = Some(Owed::Flight);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLIGHT: &[u8] = b"Finished";
+    const GOODBYE: &[u8] = b"close_notify";
+
+    /// All that a session sends that is closed at once, or after its last flight.
+    fn sent(flight: &[u8], goodbye: &[u8], at_once: bool) -> Vec<Vec<u8>> {
+        let mut session = Session::new(Instant::now(), Opener::for_test(), flight, goodbye);
+        let mut buffer = [0; MAX_DATAGRAM];
+        let mut all = Vec::new();
+        for closes in if at_once { vec![true] } else { vec![false, true] } {
+            if closes {
+                session.close();
+            }
+            while let Some(len) = session.poll_transmit(&mut buffer) {
+                all.push(buffer[..len].to_vec());
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_goodbye_that_is_there_is_said_once() {
+        assert_eq!(sent(FLIGHT, GOODBYE, false), [FLIGHT, GOODBYE]);
+        assert_eq!(sent(FLIGHT, GOODBYE, true), [GOODBYE]);
+        assert_eq!(sent(&[], GOODBYE, true), [GOODBYE]);
+    }
+
+    #[test]
+    fn without_a_goodbye_nothing_is_sent() {
+        assert_eq!(sent(FLIGHT, &[], false), [FLIGHT]);
+        assert!(sent(FLIGHT, &[], true).is_empty());
+        assert!(sent(&[], &[], true).is_empty());
     }
 }
