@@ -53,7 +53,7 @@ impl Rooms {
         let shard = mailbox.shard;
         self.faults.restarted += 1;
         self.shards[usize::from(shard.0)] = mailbox;
-        self.load(shard).failed = false;
+        (self.load(shard).failed, self.load(shard).stuck) = (false, false);
         for room in self.at_home_on(shard) {
             self.set_home(&room, shard);
             self.ask_for_levels_anew(&room);
@@ -70,9 +70,15 @@ impl Rooms {
         self.close_transport(transport, CloseReason::Fault.name());
     }
 
-    /// A shard stands still. It may go on: nothing is lost yet.
-    pub fn shard_stuck(&mut self) {
+    /// A shard stands still. It may go on: nothing is lost yet, but nobody new should wait for it.
+    pub fn shard_stuck(&mut self, shard: ShardId) {
         self.faults.stuck += 1;
+        self.load(shard).stuck = true;
+    }
+
+    /// A shard that stood still goes on.
+    pub fn shard_turns_again(&mut self, shard: ShardId) {
+        self.load(shard).stuck = false;
     }
 
     /// 503 if no shard is left.

@@ -175,7 +175,8 @@ fn handle_shard(rooms: &mut Rooms, event: ShardEvent) {
         ShardEvent::Snapshot { shard, token, snapshot } => {
             rooms.snapshot_came(shard, token, snapshot);
         }
-        ShardEvent::Stuck(_) => rooms.shard_stuck(),
+        ShardEvent::Stuck(shard) => rooms.shard_stuck(shard),
+        ShardEvent::TurnsAgain(shard) => rooms.shard_turns_again(shard),
         ShardEvent::Failed(shard) => rooms.shard_failed(shard),
         ShardEvent::Restarted(mailbox) => rooms.shard_restarted(mailbox),
     }

@@ -29,6 +29,8 @@ pub enum ShardEvent {
     },
     /// A shard stands still; it may go on by itself.
     Stuck(ShardId),
+    /// It has gone on.
+    TurnsAgain(ShardId),
     /// A shard has failed: all that was on it is gone for good.
     Failed(ShardId),
     /// A shard that had failed works again, empty, behind this mailbox instead of the old one.

@@ -2,14 +2,19 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::counters::Counters;
 use super::handover::Outlets;
 use super::io::Transmit;
 use super::sys::SendQueue;
+use super::wake::Waker;
 use crate::id::ShardId;
 use crate::room::parcel::Parcel;
 use crate::room::{self, DATAGRAM_ROOM};
+
+/// Why a shard ends that was given up.
+pub(super) const STOOD_STILL: &str = "it stood still for too long";
 
 /// The send side of a shard, kept from turn to turn.
 pub(super) struct Departures {
@@ -19,13 +24,21 @@ pub(super) struct Departures {
     pub outlets: Outlets,
     /// Why sending became impossible.
     pub broken: Option<io::Error>,
+    /// Says whether the shard still counts.
+    pub waker: Arc<Waker>,
 }
 
 impl Departures {
     /// Sends what is queued and wakes the shards that were handed something: first they, so that
-    /// they work while this one sends.
+    /// they work while this one sends. A shard that was given up sends nothing more: its peers have been told that
+    /// their transports are closed.
     pub fn flush(&mut self, sender: &mut impl Transmit, counters: &mut Counters) {
         self.outlets.wake();
+        if self.waker.is_given_up() {
+            self.queue.clear();
+            self.broken = Some(io::Error::other(STOOD_STILL));
+            return;
+        }
         if self.queue.len() == 0 {
             return;
         }
@@ -100,7 +113,8 @@ mod tests {
     fn departures() -> Departures {
         let traits = Traits { is_v6: false, is_connected: false, takes_trains: true };
         let queue = SendQueue::new(MAX_BATCH, ARENA_LEN, traits).unwrap();
-        Departures { queue, outlets: Ends::default().outlets, broken: None }
+        let waker = Arc::new(Waker::new().unwrap());
+        Departures { queue, outlets: Ends::default().outlets, broken: None, waker }
     }
 
     /// Sends `count` datagrams of `len` bytes, each to somebody else; returns how many found room.
@@ -148,6 +162,16 @@ mod tests {
         sender.broken = true;
         assert_eq!(fan_out(600, 100, &mut departures, &mut sender), MAX_BATCH);
         assert!(departures.broken.is_some());
+    }
+
+    #[test]
+    fn a_shard_that_was_given_up_sends_nothing_more() {
+        let (mut departures, mut sender) = (departures(), Batches::default());
+        assert_eq!(fan_out(10, 100, &mut departures, &mut sender), 10);
+        departures.waker.give_up();
+        departures.flush(&mut sender, &mut Counters::default());
+        assert_eq!(fan_out(10, 100, &mut departures, &mut sender), 0);
+        assert!(sender.sizes.is_empty() && departures.broken.is_some());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::feedback::Feedback;
 use super::handover::Inlets;
 use super::io::Io;
 use super::mailbox::{Command, Event, ShardEvent};
-use super::outbox::{Departures, Outbox};
+use super::outbox::{Departures, Outbox, STOOD_STILL};
 use super::rest::Rest;
 use super::snapshot::{Snapshot, Stays};
 use super::sys;
@@ -153,9 +153,7 @@ impl<R: Rooms, B: Io> Shard<R, B> {
         let mut running = true;
         while running {
             self.sleep()?;
-            if self.waker.is_given_up() {
-                return Err(io::Error::other("it stood still for too long"));
-            }
+            self.still_counts()?;
             let moment = Moment::read();
             let before = (self.rooms.media(), self.counters.sent);
             self.receive(&moment)?;
@@ -172,6 +170,7 @@ impl<R: Rooms, B: Io> Shard<R, B> {
             self.stays.end(has_forwarded, &mut self.counters);
             self.take_feedback(&moment);
             self.with_outbox(|rooms, out| rooms.handle_timeout(moment.now, out));
+            self.still_counts()?;
             while let Some(event) = self.rooms.poll_event() {
                 // Nobody listens any more when the process ends.
                 let _ = self.events.send(ShardEvent::Told(self.id, event));
@@ -186,6 +185,11 @@ impl<R: Rooms, B: Io> Shard<R, B> {
             }
         }
         Ok(())
+    }
+
+    /// An error once the shard was given up. It may have been within a turn, of which nothing is to be told then.
+    fn still_counts(&self) -> io::Result<()> {
+        if self.waker.is_given_up() { Err(io::Error::other(STOOD_STILL)) } else { Ok(()) }
     }
 
     /// Logs what was counted, if that has changed.
@@ -237,7 +241,7 @@ impl<R: Rooms, B: Io> Shard<R, B> {
         let Self { rooms, io, departures, counters, stays, .. } = self;
         io.drain(moment, counters, |drain, sender, counters| {
             #[cfg(feature = "test-hooks")]
-            super::hooks::obey(drain);
+            super::hooks::obey(drain, &departures.waker);
             counters.drains.observe(&DRAIN_BOUNDS, drain.len() as u64);
             drain.iter().for_each(|datagram| stays.begin(datagram.received_at));
             rooms.receive(moment.now, drain, &mut Outbox { departures, sender, counters });
@@ -425,7 +429,7 @@ mod tests {
             rooms: Alarm { delay, ..Alarm::default() },
             io: Script::default(),
             feedback: None,
-            departures: Departures { queue, outlets, broken: None },
+            departures: Departures { queue, outlets, broken: None, waker: waker.clone() },
             inlets,
             waker,
             commands,

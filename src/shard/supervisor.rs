@@ -1,7 +1,7 @@
 //! Watches the shards' threads: one that fails is started anew, one that stands still is noticed.
 //!
 //! A thread cannot be killed. So a shard that stands still for [`LOST`] is given up: control hears that
-//! it failed, its peers go elsewhere, and should the thread ever come back to its loop, it ends there and
+//! it failed, its peers go elsewhere, and should the thread ever go on, it sends nothing more, ends, and
 //! is replaced like any that failed. Until then its port stays silent.
 
 use std::io;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::handover::Ends;
 use super::mailbox::{Command, Mailbox, ShardEvent};
@@ -246,7 +246,7 @@ impl Supervisor {
                 place.commands = commands;
                 // If it fails, the thread's end says why.
                 if let Ok(mailbox) = self.await_birth(id, &ready) {
-                    info!(shard = id.0, "Shard works again");
+                    warn!(shard = id.0, "Shard works again");
                     self.tell(ShardEvent::Restarted(mailbox));
                 }
             }
@@ -260,7 +260,10 @@ impl Supervisor {
             let (id, place) = (ShardId(index as u16), &mut self.shards[index]);
             match place.look() {
                 Look::Fine => {}
-                Look::TurnsAgain => warn!(shard = id.0, "Shard turns again"),
+                Look::TurnsAgain => {
+                    warn!(shard = id.0, "Shard turns again");
+                    self.tell(ShardEvent::TurnsAgain(id));
+                }
                 Look::Stuck => {
                     error!(shard = id.0, for_at_least = ?TICK * STUCK, "Shard stands still");
                     self.tell(ShardEvent::Stuck(id));

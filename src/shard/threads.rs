@@ -167,7 +167,7 @@ fn live<R: Rooms, B: Io>(
         rooms,
         io,
         feedback,
-        departures: Departures { queue, outlets, broken: None },
+        departures: Departures { queue, outlets, broken: None, waker: kept.waker.clone() },
         inlets,
         waker: kept.waker.clone(),
         commands,

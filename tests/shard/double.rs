@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use shardcast::id::ShardId;
+use shardcast::id::{ShardId, TransportId};
 use shardcast::room::parcel::Parcel;
 use shardcast::room::snapshot::Snapshot;
 use shardcast::room::{Datagram, Outbox};
@@ -22,7 +22,8 @@ pub const GIVE: &[u8] = b"give";
 pub const TIMER: &[u8] = b"time";
 /// With a count (2 bytes): that many numbered answers.
 pub const FAN: &[u8] = b"fan ";
-/// Meets the test at the barrier twice: in between the shard is busy.
+/// Meets the test at the barrier twice: in between the shard is busy. What is behind it is sent back afterwards,
+/// and control told something.
 pub const HOLD: &[u8] = b"hold";
 /// Panics.
 pub const PANIC: &[u8] = b"boom";
@@ -81,6 +82,10 @@ fn answer(bytes: &[u8], to: SocketAddr, out: &mut impl Outbox) {
     out.send(bytes.len(), to);
 }
 
+fn closed(id: TransportId) -> Event {
+    Event::TransportClosed { id, reason: CloseReason::DtlsClosed }
+}
+
 impl Rooms for Double {
     fn receive(&mut self, now: Instant, drain: &mut [Datagram<'_>], out: &mut impl Outbox) {
         self.carried += drain.len() as u64;
@@ -103,9 +108,13 @@ impl Rooms for Double {
                     let numbers = 0..u16::from_be_bytes([high, low]);
                     numbers.for_each(|number| answer(&number.to_be_bytes(), from, out));
                 }
-                Some((HOLD, _)) => {
+                Some((HOLD, rest)) => {
                     self.hold.wait();
                     self.hold.wait();
+                    if !rest.is_empty() {
+                        answer(rest, from, out);
+                        self.events.push(closed(TransportId::random()));
+                    }
                 }
                 Some((PANIC, _)) => panic!("as told"),
                 _ => answer(datagram.bytes, from, out),
@@ -130,7 +139,7 @@ impl Rooms for Double {
     fn command(&mut self, _: Instant, command: Command, _: &mut impl Outbox) {
         match command {
             Command::RemoveTransport(id) => {
-                self.events.push(Event::TransportClosed { id, reason: CloseReason::DtlsClosed });
+                self.events.push(closed(id));
             }
             Command::Shutdown => {
                 let _ = self.seen.send(Seen::Shutdown(self.id));

@@ -299,13 +299,14 @@ fn a_shard_that_fails_begins_anew_alone(backend: Backend) {
 
 fn a_stuck_shard_is_told_of_and_given_up(backend: Backend) {
     let mut bench = Bench::new(2, backend);
-    bench.hold(1);
+    bench.send(1, &[HOLD, b"late"]);
+    bench.hold.wait();
     let stuck = block_on_event(&mut bench.shards);
     assert!(matches!(stuck, ShardEvent::Stuck(ShardId(1))), "{stuck:?}");
     let failed = block_on_event(&mut bench.shards);
     assert!(matches!(failed, ShardEvent::Failed(ShardId(1))), "{failed:?}");
     bench.release();
-    // It ends before it does anything more, and another one takes its place.
+    // It ends where it stood: what it has to say to clients and control is not said. Another one takes its place.
     let again = block_on_event(&mut bench.shards);
     let ShardEvent::Restarted(mailbox) = again else { panic!("{again:?}") };
     assert_eq!(mailbox.shard, ShardId(1));

@@ -552,6 +552,29 @@ fn of_two_failed_shards_the_first_that_works_again_gets_the_peers() {
     assert_eq!(lab.rooms.loads[1].peers, 1);
 }
 
+/// Nothing is lost yet for those who are on it.
+#[test]
+fn a_shard_that_stands_still_gets_nobody_new() {
+    let mut lab = Lab::new(2);
+    let mut ada = lab.join("r", "ada");
+    lab.rooms.shard_stuck(ShardId(0));
+    let _others = ["bob", "cid"].map(|peer| lab.join("r", peer));
+    let peers = |lab: &Lab| [lab.rooms.loads[0].peers, lab.rooms.loads[1].peers];
+    assert_eq!(peers(&lab), [1, 2]);
+    lab.transport(&mut ada);
+    assert!(matches!(lab.raw_commands(0)[..], [Command::AddTransport { .. }]));
+    lab.rooms.shard_turns_again(ShardId(0));
+    let _dan = lab.join("r", "dan");
+    assert_eq!(peers(&lab), [2, 2]);
+
+    lab.rooms.shard_stuck(ShardId(1));
+    lab.rooms.shard_failed(ShardId(1));
+    assert_eq!(peers(&lab), [4, 0]);
+    let _asked = lab.restart(1);
+    let _eve = lab.join("r", "eve");
+    assert_eq!(peers(&lab), [4, 1]);
+}
+
 /// Wherever its packets do harm, it is the publisher's transport that closes.
 #[test]
 fn a_producer_that_fails_elsewhere_takes_its_transport_along() {
