@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -12,23 +11,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::control::admission::{Admitted, HalfOpen, Seat};
+use crate::control::door::Door;
 use crate::control::http::Server;
 use crate::control::limits::Limit;
 use crate::control::refusal::Refusal;
-use crate::control::spare::Spare;
 use crate::control::tls::Certificates;
 
 /// Header fields per request: browsers behind proxies send about 40.
 const MAX_HEADERS: usize = 100;
 /// Longest request head in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// Breath after a failed accept for which there is no remedy.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections for ever.
 pub async fn serve(
@@ -36,24 +33,11 @@ pub async fn serve(
     server: Arc<Server>,
     certificates: Option<Arc<Certificates>>,
 ) {
-    let (mut spare, mut is_short) = (Spare::new(&listener), false);
+    let limits_met = server.limits_met().clone();
+    let mut door = Door::new(listener, "clients", certificates.is_none(), limits_met);
     loop {
-        let (stream, from) = match listener.accept().await {
-            Ok((stream, from)) => (stream, from.ip()),
-            Err(error) => {
-                // Not once per connection: there may be many.
-                if !std::mem::replace(&mut is_short, true) {
-                    warn!(%error, "Cannot accept a connection");
-                }
-                if Spare::is_for(&error) && spare.refuse(&listener, certificates.is_none()).await {
-                    server.limits_met().count(Limit::Descriptors);
-                } else {
-                    sleep(ACCEPT_PAUSE).await;
-                }
-                continue;
-            }
-        };
-        is_short = false;
+        let (stream, from) = door.next().await;
+        let from = from.ip();
         let Some(admitted) = server.admit(from) else { continue };
         // Signaling is small messages that somebody waits for.
         let _ = stream.set_nodelay(true);

@@ -13,6 +13,7 @@
 mod admin;
 mod admission;
 mod calls;
+mod door;
 mod failures;
 mod figures;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -113,12 +114,12 @@ impl Control {
         let (hub, inbox) = hub::new(self.http.limits.queued_messages as usize);
         let rooms = rooms::Rooms::new(self.identity, self.limits, self.announced, self.mailboxes);
         let met = rooms.limits_met();
-        let server = http::Server::new(&self.http, hub.clone(), self.ping_interval, met);
+        let server = http::Server::new(&self.http, hub.clone(), self.ping_interval, met.clone());
         let listening = listen::serve(self.listener, Arc::new(server), self.certificates.clone());
         let listening = tokio::spawn(listening);
         if let Some(listener) = self.metrics {
             // Until the end: who watches the server wants to see how it leaves.
-            tokio::spawn(metrics::serve(listener, hub.clone()));
+            tokio::spawn(metrics::serve(listener, hub.clone(), met));
         }
         let office = Office {
             hub,

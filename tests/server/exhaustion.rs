@@ -64,6 +64,31 @@ async fn without_descriptors_for_more_the_connected_are_served() {
     scrape_until(server.http, counted).await;
 }
 
+/// Who watches the server is told, too, and sees afterwards how often that was.
+#[tokio::test]
+async fn without_descriptors_for_more_whoever_asks_for_metrics_is_told() {
+    let server =
+        Server::start_under("ulimit -n 64", &[("HTTP_TIMEOUT", "600"), ("METRICS_PORT", "0")]);
+    let metrics = server.ready["metrics"].as_str().expect("an address").parse().unwrap();
+    let crowd = crowd(&server).await;
+    server.log_line("Cannot accept a connection");
+    for _ in 0..3 {
+        let told = http(metrics, "GET", "/metrics", "").await;
+        assert_eq!(told.refusal(), (503, "UNAVAILABLE".to_owned()));
+    }
+    // Once for each listener, however many came.
+    let warned = server.log_line("Cannot accept a connection");
+    assert_eq!(warned["serves"], "metrics");
+    drop(crowd);
+    let deadline = Instant::now() + PATIENCE;
+    while http(metrics, "GET", "/metrics", "").await.status != 200 {
+        assert!(Instant::now() < deadline, "nobody is let in any more");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let met = [("limit", "descriptors")];
+    scrape_until(metrics, |seen| seen.value("shardcast_limits_met_total", &met) >= 3.0).await;
+}
+
 /// Who wants TLS cannot be told, but is not kept waiting either.
 #[tokio::test]
 async fn without_descriptors_for_more_a_tls_connection_is_closed() {

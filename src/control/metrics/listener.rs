@@ -13,10 +13,11 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use crate::control::door::Door;
 use crate::control::hub::Hub;
+use crate::control::limits::LimitsMet;
 use crate::control::metrics::Reader;
 use crate::control::refusal::Refusal;
 
@@ -27,8 +28,6 @@ const MAX_CONNECTIONS: usize = 32;
 /// A request's head must be whole within this time, which is also how long an idle connection is kept:
 /// longer than the usual scrape intervals.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
-/// Breath after a failed accept, which mostly means that file descriptors have run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The answer to a request for the metrics.
 pub(in crate::control) async fn answer(
@@ -45,24 +44,18 @@ pub(in crate::control) async fn answer(
 }
 
 /// Serves nothing but the metrics, for ever.
-pub(in crate::control) async fn serve(listener: TcpListener, hub: Hub) {
+pub(in crate::control) async fn serve(listener: TcpListener, hub: Hub, limits_met: Arc<LimitsMet>) {
+    let mut door = Door::new(listener, "metrics", true, limits_met);
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // The semaphore is never closed.
         let Ok(seat) = seats.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let hub = hub.clone();
-                tokio::spawn(async move {
-                    connection(stream, hub).await;
-                    drop(seat);
-                });
-            }
-            Err(error) => {
-                warn!(%error, "Cannot accept a connection for metrics");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let (stream, _) = door.next().await;
+        let hub = hub.clone();
+        tokio::spawn(async move {
+            connection(stream, hub).await;
+            drop(seat);
+        });
     }
 }
 
