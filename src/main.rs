@@ -10,9 +10,9 @@ use shardcast::config::{self, Config, Environment, IoBackend, MediaLimits, Metri
 use shardcast::control::identity::{Identity, KeyFile};
 use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
-use shardcast::control::supervisor::Supervisor;
+use shardcast::control::systemd::Systemd;
 use shardcast::control::tls::Certificates;
-use shardcast::control::{Control, Order, PING_INTERVAL, logs, runtime};
+use shardcast::control::{Control, Order, logs, runtime};
 use shardcast::shard::mailbox::{Mailbox, dtls};
 use shardcast::shard::{
     self, Backend, Limits, Running, Shards, ShardsConfig, StartError, TransportLimits,
@@ -89,18 +89,14 @@ fn run(config: &Config) -> Result<(), Box<dyn Error>> {
         }
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let control = Control {
-            listener,
             http: config.http.clone(),
             metrics: metrics.map(tokio::net::TcpListener::from_std).transpose()?,
             certificates,
             identity,
             keys,
             limits: config.rooms,
-            announced,
-            mailboxes,
-            events,
-            ping_interval: PING_INTERVAL,
-            supervisor: Supervisor::from_environment(),
+            systemd: Systemd::from_environment(),
+            ..Control::new(listener, announced, mailboxes, events)
         };
         control.run(orders).await;
         info!("Shardcast stops");

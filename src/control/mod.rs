@@ -45,7 +45,7 @@ mod spare;
 mod speakers;
 pub mod specs;
 pub mod streams;
-pub mod supervisor;
+pub mod systemd;
 #[cfg(test)]
 mod tests;
 pub mod tls;
@@ -93,7 +93,7 @@ pub struct Control {
     /// [`PING_INTERVAL`], or less in tests.
     pub ping_interval: Duration,
     /// Who is told how we are.
-    pub supervisor: supervisor::Supervisor,
+    pub systemd: systemd::Systemd,
 }
 
 /// What the operator wants.
@@ -108,6 +108,29 @@ pub enum Order {
 }
 
 impl Control {
+    /// One that is set as by default: nobody is asked for a token, in plain HTTP, and nobody is told how we are.
+    pub fn new(
+        listener: TcpListener,
+        announced: rooms::Announced,
+        mailboxes: Vec<Mailbox>,
+        events: UnboundedReceiver<ShardEvent>,
+    ) -> Self {
+        Self {
+            listener,
+            identity: identity::Identity::default(),
+            keys: None,
+            limits: RoomLimits::DEFAULT,
+            http: Http::default(),
+            metrics: None,
+            certificates: None,
+            announced,
+            mailboxes,
+            events,
+            ping_interval: PING_INTERVAL,
+            systemd: systemd::Systemd::default(),
+        }
+    }
+
     /// Serves clients until it is ordered to end; then tells them, and returns when they are gone. A second
     /// order to end is obeyed at once.
     pub async fn run(self, orders: UnboundedReceiver<Order>) {
@@ -126,7 +149,7 @@ impl Control {
             certificates: self.certificates,
             keys: self.keys,
             drain: self.http.drain,
-            supervisor: self.supervisor,
+            systemd: self.systemd,
         };
         tokio::select! {
             () = inbox.run(rooms, self.events) => sleep(LAST_WRITES).await,
@@ -137,13 +160,13 @@ impl Control {
     }
 }
 
-/// Where orders come in and the supervisor hears of us.
+/// Where orders come in and systemd hears of us.
 struct Office {
     hub: hub::Hub,
     certificates: Option<Arc<tls::Certificates>>,
     keys: Option<identity::KeyFile>,
     drain: Duration,
-    supervisor: supervisor::Supervisor,
+    systemd: systemd::Systemd,
 }
 
 impl Office {
@@ -159,7 +182,7 @@ impl Office {
             }
             if order != Order::Reload && !leaving {
                 leaving = true;
-                self.supervisor.tell("STOPPING=1");
+                self.systemd.tell("STOPPING=1");
             }
         }
         // Nobody is left to give one.
@@ -179,13 +202,13 @@ impl Office {
 
     /// Says that we are ready, and then that the hub still answers, for ever.
     async fn report(&self) {
-        self.supervisor.tell("READY=1");
-        let Some(heartbeat) = self.supervisor.heartbeat() else { return pending().await };
+        self.systemd.tell("READY=1");
+        let Some(heartbeat) = self.systemd.heartbeat() else { return pending().await };
         let mut ticks = interval(heartbeat);
         loop {
             ticks.tick().await;
             let _ = self.hub.rest(None, rest::Call::Condition).await;
-            self.supervisor.tell("WATCHDOG=1");
+            self.systemd.tell("WATCHDOG=1");
         }
     }
 }

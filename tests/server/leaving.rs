@@ -74,7 +74,7 @@ async fn a_second_signal_ends_the_server_at_once() {
 
 /// sd_notify(3) and the watchdog of systemd.service(5).
 #[tokio::test]
-async fn the_supervisor_hears_of_start_life_and_end() {
+async fn systemd_hears_of_start_life_and_end() {
     let path = std::env::temp_dir().join(format!("shardcast-notify-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     let socket = UnixDatagram::bind(&path).unwrap();

@@ -4,11 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
-use shardcast::config::{Http, RoomLimits};
-use shardcast::control::identity::Identity;
 use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
-use shardcast::control::supervisor::Supervisor;
 use shardcast::control::{Control, Order};
 use shardcast::shard::mailbox::{Mailbox, ShardId};
 use tokio::net::TcpListener;
@@ -38,20 +35,8 @@ impl Stage {
         let mailbox = Mailbox::new(ShardId(0), None, 10_000, commands, Box::new(|| ()));
         let (events_in, events) = mpsc::unbounded_channel();
         let (orders, given) = mpsc::unbounded_channel();
-        let control = Control {
-            listener,
-            http: Http::default(),
-            metrics: None,
-            certificates: None,
-            identity: Identity::default(),
-            keys: None,
-            limits: RoomLimits::DEFAULT,
-            announced,
-            mailboxes: vec![mailbox],
-            events,
-            ping_interval: PING,
-            supervisor: Supervisor::default(),
-        };
+        let control = Control::new(listener, announced, vec![mailbox], events);
+        let control = Control { ping_interval: PING, ..control };
         let control = tokio::spawn(async move {
             let _shard = (asked, events_in);
             control.run(given).await;

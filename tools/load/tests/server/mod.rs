@@ -7,11 +7,8 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use shardcast::config::{Http, RoomLimits};
-use shardcast::control::identity::Identity;
 use shardcast::control::requests::DtlsFingerprint;
 use shardcast::control::rooms::Announced;
-use shardcast::control::supervisor::Supervisor;
 use shardcast::control::{Control, Order};
 use shardcast::shard::mailbox::dtls;
 use shardcast::shard::{self, Backend, Limits, Shards, ShardsConfig};
@@ -58,21 +55,8 @@ impl Server {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
                 tell.send(listener.local_addr().expect("its own")).expect("the test waits");
                 let announced = Announced { address: "127.0.0.1".to_owned(), fingerprint };
-                let control = Control {
-                    listener,
-                    http: Http::default(),
-                    metrics: None,
-                    certificates: None,
-                    identity: Identity::default(),
-                    keys: None,
-                    limits: RoomLimits::DEFAULT,
-                    announced,
-                    mailboxes,
-                    events,
-                    ping_interval,
-                    supervisor: Supervisor::default(),
-                };
-                control.run(given).await;
+                let control = Control::new(listener, announced, mailboxes, events);
+                Control { ping_interval, ..control }.run(given).await;
             });
             threads.shutdown(PATIENCE).expect("shards that end well");
         });

@@ -11,13 +11,13 @@ use tracing::warn;
 
 /// Whoever started the process; nobody, by default.
 #[derive(Debug, Default)]
-pub struct Supervisor {
+pub struct Systemd {
     socket: Option<UnixDatagram>,
     watchdog: Option<Duration>,
 }
 
-impl Supervisor {
-    /// As `NOTIFY_SOCKET` and `WATCHDOG_USEC` say, which are the supervisor's variables and no settings.
+impl Systemd {
+    /// As `NOTIFY_SOCKET` and `WATCHDOG_USEC` say, which are systemd's variables and no settings.
     pub fn from_environment() -> Self {
         let Some(path) = env::var_os("NOTIFY_SOCKET") else { return Self::default() };
         let address = match path.as_bytes() {
@@ -41,7 +41,7 @@ impl Supervisor {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(state.as_bytes())
         {
-            warn!(%error, state, "Cannot tell the supervisor");
+            warn!(%error, state, "Cannot tell systemd");
         }
     }
 }
