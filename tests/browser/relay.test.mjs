@@ -1,27 +1,18 @@
 // A browser behind tools/impair: its media really takes the line, and the other's does not.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import { launchChromium } from './lib/chromium.mjs';
+import { test } from 'node:test';
 import { openBehind, startRelay } from './lib/relay.mjs';
 import { flowing } from './lib/samples.mjs';
-import { startServer } from './lib/server.mjs';
+import { setStage } from './lib/stage.mjs';
 import { until } from './lib/until.mjs';
 
 const CAMERA = { room: 'line', width: '320', height: '240', fps: '15', simulcast: '0', join: '1' };
 
-let browser;
-let server;
-before(async () => {
-  server = await startServer({ WORKERS: '2' });
-  browser = await launchChromium();
-});
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
+const stage = setStage({ WORKERS: '2' });
 
 test('a call with one behind a line', { timeout: 120_000 }, async (t) => {
+  const { browser, server } = stage;
   const relay = await startRelay(server, { up: 'delay=30ms', down: 'delay=30ms' });
   const near = await openBehind(null, browser, server, { ...CAMERA, peer: 'near' });
   const far = await openBehind(relay, browser, server, { ...CAMERA, peer: 'far' });

@@ -1,27 +1,19 @@
 // What the server tells a page about its call: figures, scores, who speaks and how loud, what nobody wants.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import { launchChromium, openDemo, receivedWhen } from './lib/chromium.mjs';
-import { startServer } from './lib/server.mjs';
+import { test } from 'node:test';
+import { openDemo, receivedWhen } from './lib/chromium.mjs';
+import { setStage } from './lib/stage.mjs';
 import { until } from './lib/until.mjs';
 import { voiceArgument } from './lib/voice.mjs';
 
 const SMALL = { width: '320', height: '240', fps: '15', simulcast: '0', join: '1' };
 
-let browser;
-let server;
-before(async () => {
-  // The two peers of a call are on different shards.
-  server = await startServer({ WORKERS: '2' });
-  browser = await launchChromium([await voiceArgument()]);
-});
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
+// The two peers of a call are on different shards.
+const stage = setStage({ WORKERS: '2' }, async () => [await voiceArgument()]);
 
 async function call(t, room, ...queries) {
+  const { browser, server } = stage;
   const tabs = [];
   t.after(() => Promise.all(tabs.map(({ context }) => context.close())));
   for (const [index, query] of queries.entries()) {

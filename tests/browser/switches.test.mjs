@@ -2,27 +2,18 @@
 // publisher for more key frames than there are switches. `figures.mjs switches` does it for a minute each.
 
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import { launchChromium } from './lib/chromium.mjs';
-import { startServer } from './lib/server.mjs';
+import { test } from 'node:test';
+import { setStage } from './lib/stage.mjs';
 import { LAYERED, switchingCall } from './lib/switches.mjs';
 
 /** Each way up and down between three layers once. */
 const SWITCHES = 6;
 
-let browser;
-let server;
-before(async () => {
-  server = await startServer({ WORKERS: '2' });
-  browser = await launchChromium();
-});
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
+const stage = setStage({ WORKERS: '2' });
 
 for (const codec of Object.keys(LAYERED)) {
   test(`${codec} ${LAYERED[codec]}`, { timeout: 120_000 }, async (t) => {
+    const { browser, server } = stage;
     const seen = await switchingCall(browser, server, { codec, count: SWITCHES });
     t.diagnostic(JSON.stringify(seen));
     for (const { from, to, took, sent, height, changes, asked } of seen.switches) {

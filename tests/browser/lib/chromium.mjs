@@ -54,14 +54,17 @@ export function received(tab) {
   return tab.page.evaluate(() => globalThis.shardcast.stats());
 }
 
-/** The same, once `enough` is content with it; a failure tells what arrived, and what the page says. */
-export async function receivedWhen(what, tab, enough) {
+/**
+ * The same, once `enough` is content with it; a failure tells what arrived, and what the page says. `patience` is
+ * as for `until`.
+ */
+export async function receivedWhen(what, tab, enough, patience) {
   let last;
   try {
     return await until(what, async () => {
       last = await received(tab);
       return enough(last) && last;
-    });
+    }, patience);
   } catch (error) {
     const page = await tab.page.evaluate(() => document.body.innerText);
     throw new Error(`${what}: in vain\n${JSON.stringify(last, null, 1)}\nthe page says: ${page}`, { cause: error });
