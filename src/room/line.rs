@@ -205,6 +205,9 @@ impl Engine {
         let is_measured = line.is_measured;
         let available = line.available(&requests, now);
         let outcome = line.allocator.allocate(sharing, &requests, available, now);
+        if line.is_new(now) {
+            line.allocator.forgive();
+        }
         // What was asked for again, too, needs room.
         let spare = available.saturating_sub(outcome.granted).max(available / 8);
         path.pacer.set_spare(is_measured.then_some(spare), now);

@@ -270,6 +270,67 @@ fn the_only_picture_is_not_given_up_lightly() {
     assert_eq!(call.layer(), Some(0));
 }
 
+/// How a viewer's new line fared that four cameras of one size were sent over at once, as after the failure of a shard.
+struct Newcomer {
+    /// When each was there for good.
+    there: Vec<Option<Duration>>,
+    /// 95 % of what was sent waited no longer in front of the line.
+    queueing: Duration,
+    lost: u64,
+}
+
+fn newcomer(seed: u64, rate: u64) -> Newcomer {
+    const CAMERAS: u32 = 4;
+    const LENGTH: Duration = seconds(20);
+    let weather = Weather { delay: Duration::from_millis(15), ..Weather::CALM };
+    let mut world = World::new(seed, 1, weather);
+    let viewer = world.join(0);
+    world.network.lines.insert(viewer, Line::new(rate, QUEUE));
+    let mut ssrcs = Vec::new();
+    for camera in 1..=CAMERAS {
+        let publisher = world.join(0);
+        let mut source = Source::video(camera, 100 * camera, "1", None, world.now);
+        // 2.5 Mbit/s.
+        (source.packets_per_frame, source.payload_len) = (10, 1030);
+        let video = world.publish(publisher, vec![source]);
+        ssrcs.push(world.consume(viewer, video).1);
+    }
+    world.run(LENGTH);
+    world.check_sinks();
+    let there = ssrcs.iter().map(|ssrc| {
+        let arrivals = &world.peers[viewer].sinks[ssrc].arrivals;
+        let times: Vec<Instant> = arrivals.iter().map(|(at, _)| *at).chain([world.now]).collect();
+        let is_gap = |pair: &&[Instant]| pair[1] - pair[0] > Duration::from_millis(300);
+        let last = times.windows(2).filter(is_gap).last();
+        let since = last.map_or(times[0], |gap| gap[1]);
+        (since < world.now).then(|| since - world.start)
+    });
+    let there = there.collect();
+    let mut delays = world.network.delays[&viewer].clone();
+    delays.sort_unstable();
+    Newcomer { there, queueing: delays[delays.len() * 95 / 100], lost: world.network.lost }
+}
+
+/// What a new line is taken for at first is a guess: who does not fit into it need not wait long.
+#[test]
+fn a_new_line_soon_carries_all_that_it_can() {
+    for (rate, fit) in [(50_000_000, 4), (20_000_000, 4), (15_000_000, 4), (8_000_000, 2)] {
+        for seed in 48..53 {
+            let Newcomer { there, queueing, lost } = newcomer(seed, rate);
+            println!(
+                "{rate} bit/s, seed {seed}: there after {there:.2?}, queueing p95 {queueing:.1?}"
+            );
+            let soon = there.iter().flatten().filter(|after| **after < seconds(2));
+            assert!(soon.count() >= fit, "{rate} bit/s, seed {seed}: {fit} of {there:?}");
+            assert!(
+                queueing < Duration::from_millis(80),
+                "{rate} bit/s, seed {seed}: {queueing:?}"
+            );
+            assert_eq!(lost, 0, "{rate} bit/s, seed {seed}");
+        }
+    }
+}
+
 /// Probes are the server's own doing: nothing is probed where nobody wants more than there is.
 #[test]
 fn a_line_that_carries_everything_wanted_is_not_probed_for_more() {

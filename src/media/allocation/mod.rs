@@ -226,6 +226,12 @@ impl<K: Copy + Ord> Allocator<K> {
         self.known.sort_unstable_by_key(|state| state.id);
         work.outcome(refused, available, epoch)
     }
+
+    /// What was available last was a guess at a line of which hardly anything is known: that it was too little for
+    /// somebody says nothing against trying again soon.
+    pub fn forgive(&mut self) {
+        self.known.iter_mut().for_each(|state| state.hold = millis(UPGRADE_HOLD));
+    }
 }
 
 impl<K: Copy + Ord> Workspace<K> {

@@ -242,6 +242,23 @@ fn going_up_in_vain_doubles_the_wait() {
 }
 
 #[test]
+fn what_a_guess_took_away_comes_back_as_soon_as_there_is_headroom() {
+    let wishes = [camera(1, &[2500]), camera(2, &[2500])];
+    for (is_guess, wait) in [(false, 2000), (true, 500)] {
+        let mut line = Line::new();
+        line.after(1000, &wishes, 6000);
+        assert_eq!(spatial(&line.share(&wishes, 4000)), [Some(0), None]);
+        if is_guess {
+            line.allocator.forgive();
+        }
+        line.share(&wishes, 9000);
+        assert_eq!(spatial(&line.after(wait - 100, &wishes, 9000)), [Some(0), None]);
+        line.millis += 100;
+        assert_eq!(spatial(&line.share(&wishes, 9000)), [Some(0); 2], "after {wait} ms");
+    }
+}
+
+#[test]
 fn a_wish_for_more_is_met_at_once_if_there_is_headroom() {
     let mut wishes = [camera(1, &[100, 500, 1500])];
     wishes[0].preferred.spatial = 0;
