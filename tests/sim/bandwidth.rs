@@ -301,7 +301,7 @@ fn newcomer(seed: u64, rate: u64) -> Newcomer {
         let arrivals = &world.peers[viewer].sinks[ssrc].arrivals;
         let times: Vec<Instant> = arrivals.iter().map(|(at, _)| *at).chain([world.now]).collect();
         let is_gap = |pair: &&[Instant]| pair[1] - pair[0] > Duration::from_millis(300);
-        let last = times.windows(2).filter(is_gap).next_back();
+        let last = times.windows(2).rfind(is_gap);
         let since = last.map_or(times[0], |gap| gap[1]);
         (since < world.now).then(|| since - world.start)
     });

@@ -2,6 +2,7 @@
 
 mod admin;
 mod authorization;
+mod failures;
 mod http;
 pub(super) mod lab;
 mod limits;
