@@ -1,6 +1,9 @@
 //! Renumbering: a consumer sees one unbroken stream, whatever its producer does.
 
+mod marks;
+
 use crate::media::clock::Retiming;
+use crate::media::rewrite::marks::{Bits, Marks};
 use crate::wire::seq::SeqNo;
 
 /// How many renumberings are remembered, for packets that arrive late and for those that are asked for
@@ -75,58 +78,6 @@ pub struct Rewriter<P> {
 }
 
 const _: () = assert!(REMEMBERED <= u16::MAX as u64);
-
-/// Outgoing numbers of which there is something to say, a bit for each of the newest.
-#[derive(Debug, Default)]
-struct Marks {
-    /// Nothing went out, or nothing but an empty packet.
-    missing: Bits,
-    /// Nothing but an empty packet went out.
-    filled: Bits,
-    /// The packet was given a marker bit which it had not.
-    ended: Bits,
-}
-
-/// Made for the first number that is put in, for as many as are told apart then.
-#[derive(Debug, Default)]
-struct Bits(Box<[u64]>);
-
-impl Bits {
-    fn has(&self, seq: SeqNo) -> bool {
-        !self.0.is_empty() && self.0[self.word(seq)] & Self::bit(seq) != 0
-    }
-
-    fn put(&mut self, seq: SeqNo, reach: u16) {
-        if self.0.is_empty() {
-            self.0 = vec![0; usize::from(reach) / 64].into();
-        }
-        let word = self.word(seq);
-        self.0[word] |= Self::bit(seq);
-    }
-
-    fn remove(&mut self, seq: SeqNo) {
-        if !self.0.is_empty() {
-            let word = self.word(seq);
-            self.0[word] &= !Self::bit(seq);
-        }
-    }
-
-    /// Has room for `reach` numbers from now on; what was said of those in `known` stays.
-    fn grow(&mut self, reach: u16, known: std::ops::Range<u64>) {
-        let old = std::mem::take(self);
-        for seq in known.map(SeqNo).filter(|seq| old.has(*seq)) {
-            self.put(seq, reach);
-        }
-    }
-
-    fn word(&self, seq: SeqNo) -> usize {
-        (seq.0 / 64) as usize % self.0.len()
-    }
-
-    fn bit(seq: SeqNo) -> u64 {
-        1 << (seq.0 % 64)
-    }
-}
 
 impl<P: Copy + Default + PartialEq> Rewriter<P> {
     /// A stream whose first packet will carry `first`. Its rollover count must be 0: the receiver

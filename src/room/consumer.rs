@@ -12,10 +12,11 @@ use crate::media::score::{Interval, Score};
 use crate::room::figures::Requests;
 use crate::room::forward::Opened;
 use crate::room::journal::Journal;
+use crate::room::payloads::Payloads;
 use crate::room::producer::Producer;
 use crate::room::replay::Replay;
-use crate::room::sent::{Rtx, Sent};
-use crate::room::spec::{ConsumerSpec, PayloadMapping, RecentEvent, What, Why};
+use crate::room::sent::{Report, Rtx, Sent};
+use crate::room::spec::{ConsumerSpec, RecentEvent, What, Why};
 use crate::wire::rtcp::ReportBlock;
 use crate::wire::rtp::Fields;
 use crate::wire::seq::SeqNo;
@@ -76,45 +77,6 @@ pub(super) struct Consumer {
     /// The encoding of the last packet sent.
     encoding: Option<u8>,
     rewriter: Rewriter<PayloadShift>,
-}
-
-/// As much of a [`ReportBlock`] as is of use later.
-#[derive(Default)]
-pub(super) struct Report {
-    pub(super) cumulative_lost: i32,
-    pub(super) jitter: u32,
-    highest_sequence: u32,
-    pub(super) fraction_lost: u8,
-}
-
-/// Payload types: most consumers have one or two codecs.
-enum Payloads {
-    Few([Option<PayloadMapping>; 3]),
-    Many(Box<[PayloadMapping]>),
-}
-
-impl Payloads {
-    fn new(all: &[PayloadMapping]) -> Self {
-        let mut few = [None; 3];
-        if all.len() > few.len() {
-            return Self::Many(all.into());
-        }
-        few.iter_mut().zip(all).for_each(|(place, mapping)| *place = Some(*mapping));
-        Self::Few(few)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &PayloadMapping> {
-        let (few, many) = match self {
-            Self::Few(few) => (&few[..], &[][..]),
-            Self::Many(many) => (&[][..], &many[..]),
-        };
-        few.iter().flatten().chain(many)
-    }
-
-    /// What becomes of the producer's `payload_type`.
-    fn of(&self, payload_type: PayloadType) -> Option<&PayloadMapping> {
-        self.iter().find(|mapping| mapping.producer == payload_type)
-    }
 }
 
 /// Which packets of its producer a consumer gets.
@@ -546,16 +508,9 @@ impl Consumer {
         let lost = expected.saturating_mul(u32::from(block.fraction_lost)) / 256;
         let before = std::mem::replace(&mut self.resent_before, self.resent);
         let repaired = self.resent.wrapping_sub(before).min(lost);
-        self.heard = Report {
-            cumulative_lost: block.cumulative_lost,
-            jitter: block.jitter,
-            highest_sequence: block.highest_sequence,
-            fraction_lost: block.fraction_lost,
-        };
-        let retransmitted = repaired;
-        !is_first
-            && expected < 1 << 16
-            && self.score.interval(&Interval { expected, lost, repaired, retransmitted }).is_some()
+        self.heard = Report::from(block);
+        let interval = Interval { expected, lost, repaired, retransmitted: repaired };
+        !is_first && expected < 1 << 16 && self.score.interval(&interval).is_some()
     }
 
     /// Whether the packet that went out with these numbers was given a marker bit.

@@ -28,6 +28,7 @@ mod loudest;
 mod pacer;
 pub mod parcel;
 mod paths;
+mod payloads;
 mod producer;
 mod repair;
 mod replay;

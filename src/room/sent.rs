@@ -60,6 +60,26 @@ impl Sent {
     }
 }
 
+/// As much of a receiver's report as is of use later.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) cumulative_lost: i32,
+    pub(super) jitter: u32,
+    pub(super) highest_sequence: u32,
+    pub(super) fraction_lost: u8,
+}
+
+impl From<&ReportBlock> for Report {
+    fn from(block: &ReportBlock) -> Self {
+        Self {
+            cumulative_lost: block.cumulative_lost,
+            jitter: block.jitter,
+            highest_sequence: block.highest_sequence,
+            fraction_lost: block.fraction_lost,
+        }
+    }
+}
+
 /// A consumer's retransmission stream (RFC 4588).
 #[derive(Debug)]
 pub(super) struct Rtx {
