@@ -15,6 +15,7 @@ use rustc_hash::FxBuildHasher;
 use socket2::{Domain, Protocol, Type};
 
 use crate::kernel::{Incoming, MAX_DRAIN, Outgoing, Ring, Sending, Train, poll, set_option};
+use crate::latency::Journeys;
 use crate::load::{Answer, Load, Scenario, Target, Write};
 
 /// Bytes of an RTP header without extensions.
@@ -196,12 +197,11 @@ impl Worker {
         Self { target, tid, sent, thread, stop }
     }
 
-    pub fn end(self, load: Load) -> Outcome {
+    pub fn end(self, load: Load) -> (Outcome, Journeys) {
         self.stop.store(true, Ordering::Relaxed);
         // The load's next burst wakes it.
         let outcome = self.thread.join().expect("the worker ended well");
-        load.end();
-        outcome
+        (outcome, load.end())
     }
 }
 

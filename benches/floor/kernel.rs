@@ -274,22 +274,32 @@ pub struct Train {
     pub start: usize,
     pub len: usize,
     pub segment: usize,
+    /// When it came, in nanoseconds of the wall clock; 0 if nobody asked.
+    pub stamp: u64,
 }
 
-/// The datagrams' length that the kernel tells with a train.
-fn segment_size(control: &[u8], len: usize) -> usize {
-    let mut at = 0;
+/// The datagrams' length and the time of arrival that the kernel tells with a train of `len` bytes.
+fn controls(control: &[u8], len: usize) -> (usize, u64) {
+    let (mut at, mut segment, mut stamp) = (0, len, 0);
     while let Some(header) = control.get(at..at + 16) {
         let word = |from| i32::from_ne_bytes(header[from..from + 4].try_into().expect("four"));
         let (size, level, kind) = (word(0) as usize, word(8), word(12));
-        if (level, kind) == (libc::SOL_UDP, libc::UDP_GRO)
-            && let Some(value) = control.get(at + 16..at + 20)
-        {
-            return i32::from_ne_bytes(value.try_into().expect("four")) as usize;
+        let value = &control[at + 16..control.len().min(at + size.max(16))];
+        match (level, kind) {
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                let value = value.first_chunk().expect("four");
+                segment = i32::from_ne_bytes(*value) as usize;
+            }
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                let (seconds, nanos) = value.split_first_chunk().expect("a timespec");
+                let nanos = nanos.first_chunk().expect("a timespec");
+                stamp = u64::from_ne_bytes(*seconds) * 1_000_000_000 + u64::from_ne_bytes(*nanos);
+            }
+            _ => {}
         }
         at += size.max(16).next_multiple_of(8);
     }
-    len
+    (segment, stamp)
 }
 
 /// Receives with `recvmmsg`. The kernel writes to the boxes only within [`Self::fill`].
@@ -341,11 +351,13 @@ impl Incoming {
             let header = &self.headers[index];
             let len = header.msg_len as usize;
             let control = &self.controls[index][..header.msg_hdr.msg_controllen.min(CONTROL)];
+            let (segment, stamp) = controls(control, len);
             trains.push(Train {
                 from: address(&self.names[index]),
                 start: index * self.buffer_len,
                 len,
-                segment: segment_size(control, len),
+                segment,
+                stamp,
             });
         }
     }
@@ -478,6 +490,7 @@ impl Ring {
             let bytes = &buffer[start..start + result as usize];
             let Ok(out) = types::RecvMsgOut::parse(bytes, &self.template) else { continue };
             let len = out.payload_data().len();
+            let (segment, stamp) = controls(out.control_data(), len);
             // SAFETY: the kernel has written an IPv4 name there.
             let name =
                 unsafe { out.name_data().as_ptr().cast::<libc::sockaddr_in>().read_unaligned() };
@@ -485,7 +498,8 @@ impl Ring {
                 from: address(&name),
                 start: start + 16 + 16 + CONTROL,
                 len,
-                segment: segment_size(out.control_data(), len),
+                segment,
+                stamp,
             });
         }
     }

@@ -7,7 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
 use crate::kernel::{Incoming, Outgoing, Sending, set_option};
+use crate::latency::Journeys;
 use crate::rig::MEDIA;
 
 /// Who sends what to whom.
@@ -31,6 +35,10 @@ pub struct Scenario {
     pub interval: Duration,
     /// Whether it is video.
     pub video: bool,
+    /// Senders keep no step with each other, and how long packets are on their way is taken.
+    pub timed: bool,
+    /// Chance begins with it.
+    pub seed: u64,
 }
 
 impl Scenario {
@@ -54,6 +62,19 @@ impl Scenario {
     /// Bytes of the burst's packet `index`.
     pub fn len_of(&self, index: usize) -> usize {
         self.len - usize::from(self.uneven && index < self.burst / 2)
+    }
+
+    /// When in an interval each of the senders (or each group that sends together) sends its burst, in order.
+    pub fn phases(&self) -> Vec<Duration> {
+        let count = self.senders().count() / self.together;
+        if !self.timed {
+            return (0..count).map(|turn| self.interval * turn as u32 / count as u32).collect();
+        }
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let mut phases: Vec<_> =
+            (0..count).map(|_| self.interval.mul_f64(rng.random::<f64>())).collect();
+        phases.sort_unstable();
+        phases
     }
 
     /// Packets per second that the server has to send.
@@ -87,6 +108,9 @@ impl Peers {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
             socket.set_nonblocking(true).expect("non-blocking");
             let _ = set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, 1 << 20);
+            if scenario.timed {
+                set_option(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1).expect("stamps");
+            }
             if habits.gro {
                 set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).expect("UDP_GRO");
             }
@@ -135,7 +159,7 @@ pub struct Target {
 
 /// The running load.
 pub struct Load {
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Journeys>,
     stop: Arc<AtomicBool>,
     counts: Arc<Counts>,
 }
@@ -171,7 +195,7 @@ impl Load {
         let (until, counted) = (stop.clone(), counts.clone());
         let thread = std::thread::spawn(move || {
             core.map(core_affinity::set_for_current);
-            run(scenario, habits, peers, server, write, answer, &until, &counted);
+            run(scenario, habits, peers, server, write, answer, &until, &counted)
         });
         Self { thread, stop, counts }
     }
@@ -182,9 +206,10 @@ impl Load {
         Seen { sent: read(sent), received: read(received), late: read(late) }
     }
 
-    pub fn end(self) {
+    /// Returns what it saw of packets on their way, if it was to look.
+    pub fn end(self) -> Journeys {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the load ended well");
+        self.thread.join().expect("the load ended well")
     }
 }
 
@@ -198,7 +223,7 @@ fn run(
     mut answer: Option<Box<dyn Answer>>,
     stop: &AtomicBool,
     counts: &Counts,
-) {
+) -> Journeys {
     let train = if habits.trains_in { 64 } else { 1 };
     let how = Sending { uring: false, train, connected: false };
     let mut out = Outgoing::new(how, &[server.media, server.feedback]);
@@ -206,26 +231,35 @@ fn run(
     let mut incoming = Incoming::new(count, buffer);
     let mut trains = Vec::new();
     let senders: Vec<_> = scenario.senders().collect();
-    let step = scenario.interval * scenario.together as u32 / senders.len() as u32;
+    let phases = scenario.phases();
+    let mut journeys = Journeys::new(scenario);
     let receiving = if scenario.peers > 1 { &peers.sockets[..] } else { &[] };
     let start = Instant::now();
-    let mut reported = 0;
-    for turn in 0u32.. {
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let due = start + step * turn;
+    let (mut reported, mut next) = (0, 0);
+    let mut turn = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let round = (turn / phases.len()) as u32;
+        let due = start + scenario.interval * round + phases[turn % phases.len()];
         // At least one round of receiving between two bursts, and more while there is time.
         loop {
             let mut packets = 0;
-            for (peer, socket) in receiving.iter().enumerate() {
+            for _ in receiving {
+                if scenario.timed && Instant::now() >= due {
+                    break;
+                }
+                let peer = next % receiving.len();
+                next += 1;
                 trains.clear();
-                incoming.fill(socket.as_raw_fd(), &mut trains);
+                incoming.fill(receiving[peer].as_raw_fd(), &mut trains);
                 let rtp = trains.iter().filter(|train| is_rtp(&incoming.buffer[train.start..]));
                 for train in rtp {
                     let bytes = &incoming.buffer[train.start..][..train.len];
                     let datagrams = bytes.chunks(train.segment.max(1));
                     packets += datagrams.clone().filter(|packet| is_media(packet)).count();
+                    if scenario.timed {
+                        let media = datagrams.clone().filter(|packet| is_media(packet));
+                        media.for_each(|packet| journeys.arrive(packet, train.stamp));
+                    }
                     let Some(answer) = &mut answer else { continue };
                     let ticks = start.elapsed().as_micros() as i64 / 250;
                     datagrams.for_each(|packet| answer.packet(peer, packet, ticks));
@@ -254,17 +288,20 @@ fn run(
         let late = Instant::now().saturating_duration_since(due) > scenario.interval;
         counts.late.fetch_add(u64::from(late), Ordering::Relaxed);
         for index in 0..scenario.together {
-            let sender = senders[(turn as usize * scenario.together + index) % senders.len()];
+            let sender = senders[(turn * scenario.together + index) % senders.len()];
             for index in 0..scenario.burst {
                 let room = out.room().expect("a burst fits");
                 let len = write(sender, index, room);
                 out.push(len, 0);
             }
+            journeys.depart(sender);
             out.flush(peers.sockets[sender].as_raw_fd(), None);
         }
         let sent = scenario.together * scenario.burst;
         counts.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        turn += 1;
     }
+    journeys
 }
 
 /// RTP, and not the server's RTCP or STUN.

@@ -7,6 +7,7 @@
 
 mod floor;
 mod kernel;
+mod latency;
 mod load;
 mod ours;
 #[path = "../rig/mod.rs"]
@@ -26,7 +27,7 @@ use load::{Habits, Load, Peers, Scenario, Seen};
 #[derive(Clone, Debug, Parser)]
 #[command(about = "CPU time per forwarded packet: the floor of this machine, and ours")]
 struct Args {
-    /// What to measure: forward, ours, trains, ingress, connected
+    /// What to measure: forward, ours, trains, ingress, connected, latency
     #[arg(long, default_value = "forward", value_delimiter = ',')]
     what: Vec<String>,
     /// Only scenarios whose name contains this
@@ -46,6 +47,9 @@ struct Args {
     /// drops everything
     #[arg(long)]
     nobody: bool,
+    /// For `latency`: so many rooms, in place of as many as keep the subject busy half of the time
+    #[arg(long)]
+    rooms: Option<usize>,
     /// One JSON object per line
     #[arg(long)]
     json: bool,
@@ -65,6 +69,8 @@ const VIDEO: Scenario = Scenario {
     uneven: false,
     interval: Duration::from_micros(34_560),
     video: true,
+    timed: false,
+    seed: 0,
 };
 
 const AUDIO: Scenario = Scenario {
@@ -78,6 +84,8 @@ const AUDIO: Scenario = Scenario {
     uneven: false,
     interval: Duration::from_millis(20),
     video: false,
+    timed: false,
+    seed: 0,
 };
 
 const SCENARIOS: [Scenario; 6] = [
@@ -131,6 +139,12 @@ struct Figure {
     delivered: f64,
     /// Share of bursts that left late.
     late: f64,
+    /// Cores that the subject kept busy.
+    cores: f64,
+    /// Packets per second that came out.
+    rate: f64,
+    /// Of a timed scenario, how long packets were on their way, in µs: see [`latency::SHARES`].
+    micros: [f64; 3],
 }
 
 /// Two cores of their own, if there are two.
@@ -152,9 +166,10 @@ fn measure(scenario: Scenario, habits: Habits, subject: Subject, seconds: f64) -
             let answers = way.twcc.then(|| floor::answers(scenario));
             let load = Load::start(scenario, habits, peers, worker.target, other, write, answers);
             let out = habits.nobody.then_some(&*sent);
-            let mut figure =
-                observe(scenario, &load, worker.tid, settling(false, seconds), seconds, out);
-            let outcome = worker.end(load);
+            let wait = settling(scenario, false, seconds);
+            let mut figure = observe(scenario, &load, worker.tid, wait, seconds, out);
+            let (outcome, journeys) = worker.end(load);
+            figure.micros = journeys.micros(seconds);
             figure.segments = outcome.datagrams as f64 / outcome.messages.max(1) as f64;
             assert!(outcome.refused < 1000, "the kernel refused {} datagrams", outcome.refused);
             figure
@@ -164,18 +179,20 @@ fn measure(scenario: Scenario, habits: Habits, subject: Subject, seconds: f64) -
             let answers = twcc.then(|| ours::answers(scenario));
             let write = ours::writer(scenario);
             let load = Load::start(scenario, habits, peers, shard.target, other, write, answers);
-            let figure =
-                observe(scenario, &load, shard.tid, settling(twcc, seconds), seconds, None);
-            load.end();
+            let wait = settling(scenario, twcc, seconds);
+            let mut figure = observe(scenario, &load, shard.tid, wait, seconds, None);
+            figure.micros = load.end().micros(seconds);
             shard.end();
             figure
         }
     }
 }
 
-/// How long the load runs before it is measured; with feedback, until lines have been probed.
-fn settling(twcc: bool, seconds: f64) -> Duration {
-    Duration::from_secs_f64(if twcc { 3.0 } else { 0.5 } * seconds.min(1.0))
+/// How long the load runs before it is measured; with feedback, until lines have been probed; if times are taken, until
+/// nobody reads on from a cached key frame.
+fn settling(scenario: Scenario, twcc: bool, seconds: f64) -> Duration {
+    let long = twcc || scenario.timed && scenario.video;
+    Duration::from_secs_f64(if long { 3.0 } else { 0.5 } * seconds.min(1.0))
 }
 
 /// Lets the load run for a while, then measures. `out` counts what nobody receives.
@@ -205,6 +222,9 @@ fn observe(
         segments: 0.0,
         delivered: received / (sent * fan_out as f64).max(1.0),
         late: of(|s| s.late) / (sent / scenario.burst as f64).max(1.0),
+        cores: (cpu_after - cpu).as_secs_f64() / seconds,
+        rate: received / seconds,
+        micros: [0.0; 3],
     }
 }
 
@@ -279,7 +299,7 @@ fn report(args: &Args, scenario: Scenario, habits: Habits, subjects: &[Subject])
             is_yardstick.then_some(figure.nanos)
         });
         let ratio = floors.reduce(f64::min).map(|floor| floor / figure.nanos);
-        let Figure { nanos, segments, delivered, late } = figure;
+        let Figure { nanos, segments, delivered, late, .. } = figure;
         if args.json {
             let ratio = ratio.map_or("null".to_owned(), |ratio| format!("{ratio:.3}"));
             println!(
@@ -428,6 +448,7 @@ fn smoke() {
         let figure = measure(scenario, habits, subject, 0.2);
         assert!(figure.delivered > 0.0 && figure.nanos > 0.0, "{subject:?}: {figure:?}");
     }
+    latency::smoke();
     println!("floor: works; `cargo bench --bench floor` measures");
 }
 
@@ -448,7 +469,8 @@ fn main() {
             "trains" => trains(&args),
             "ingress" => ingress(&args),
             "connected" => connected(&args),
-            other => eprintln!("{other}? forward, ours, trains, ingress or connected"),
+            "latency" => latency::compare(&args),
+            other => eprintln!("{other}? forward, ours, trains, ingress, connected or latency"),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use shardcast::id::MediaKind;
 use shardcast::shard::mailbox::dtls::Identity;
+use shardcast::shard::mailbox::{Command, ShardEvent};
 use shardcast::shard::{Backend, Limits, Shards, ShardsConfig, start};
 use shardcast::transport::srtp::Profile;
 
@@ -32,7 +33,7 @@ impl Shard {
         let (ports, limits) = (20_000..=30_000, Limits::default());
         let config = ShardsConfig { workers: 1, ports, bind, backend, limits };
         let identity = Arc::new(Identity::generate().expect("a certificate"));
-        let shards = start(&config, identity).expect("a shard");
+        let mut shards = start(&config, identity).expect("a shard");
         let mailbox = &shards.mailboxes[0];
         for (peer, address) in peers.iter().enumerate() {
             mailbox.send(add_transport(peer, *address, PROFILE));
@@ -44,6 +45,9 @@ impl Shard {
                 mailbox.send(add_consumer(sender, receiver, kind(scenario), twcc));
             }
         }
+        // Behind its answer all of them are there: nobody's first packets come out of a history.
+        mailbox.send(Command::Snapshot { token: 0 });
+        while !matches!(shards.events.blocking_recv(), Some(ShardEvent::Snapshot { .. }) | None) {}
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, mailbox.port));
         let target = Target { media: address, feedback: address };
         Self { tid: tid_of("shard-0"), target, shards }

@@ -82,6 +82,11 @@ pub fn sink_ssrc(sender: usize, kind: MediaKind) -> Ssrc {
     Ssrc(100_000 + source_ssrc(sender, kind).0)
 }
 
+/// The sender whose media has this SSRC at the others.
+pub fn sink_sender(ssrc: u32) -> Option<usize> {
+    ssrc.checked_sub(100_000 + 1000).map(|twice| (twice / 2) as usize)
+}
+
 /// A peer publishes.
 pub fn add_producer(sender: usize, room: u64, kind: MediaKind) -> Command {
     let (codec, clock_rate) = codec(kind);
