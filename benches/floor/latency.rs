@@ -127,7 +127,9 @@ pub fn compare(args: &Args) {
                 "delivered"
             );
         }
-        for rooms in [ours, floors] {
+        let mut loads = vec![ours, floors];
+        loads.dedup();
+        for rooms in loads {
             let scenario = Scenario { rooms, ..scenario };
             let subjects = [own, bare];
             for (subject, (figure, queue)) in

@@ -3,7 +3,8 @@
 //!
 //! The floor receives, opens, and per receiver copies, seals (AES-128-GCM) and sends, with the system
 //! calls and batch sizes that the shards use, and does nothing else. The load runs on another core of
-//! the same machine, over loopback. `cargo bench --bench floor -- --help` tells what can be asked.
+//! the same machine, over loopback. With `--what latency`: how long packets are on their way through both.
+//! `cargo bench --bench floor -- --help` tells what can be asked.
 
 mod floor;
 mod kernel;
