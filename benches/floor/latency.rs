@@ -141,6 +141,9 @@ pub fn compare(args: &Args) {
     }
 }
 
+/// A measurement, and what the queue with its cost per packet would have shown.
+type Round = (Figure, [f64; 3]);
+
 /// Rooms with which the subject is busy half of the time.
 fn at_half(args: &Args, scenario: Scenario, habits: Habits, subject: Subject) -> usize {
     if let Some(rooms) = args.rooms {
@@ -154,12 +157,7 @@ fn at_half(args: &Args, scenario: Scenario, habits: Habits, subject: Subject) ->
 
 /// Interleaved measurements of the subjects, each with the queue that it would be at best. In each round chance is the same
 /// for all of them. Of each number the median is told.
-fn rounds(
-    args: &Args,
-    scenario: Scenario,
-    habits: Habits,
-    subjects: &[Subject],
-) -> Vec<(Figure, [f64; 3])> {
+fn rounds(args: &Args, scenario: Scenario, habits: Habits, subjects: &[Subject]) -> Vec<Round> {
     let mut all = vec![Vec::new(); subjects.len()];
     for seed in 0..args.rounds as u64 {
         let scenario = Scenario { seed, ..scenario };
@@ -168,8 +166,8 @@ fn rounds(
             figures.push((figure, queue(scenario, figure.nanos)));
         }
     }
-    let medians = |figures: Vec<(Figure, [f64; 3])>| {
-        let median = |of: &dyn Fn(&(Figure, [f64; 3])) -> f64| {
+    let medians = |figures: Vec<Round>| {
+        let median = |of: &dyn Fn(&Round) -> f64| {
             let mut values: Vec<_> = figures.iter().map(of).collect();
             values.sort_unstable_by(f64::total_cmp);
             values[values.len() / 2]
