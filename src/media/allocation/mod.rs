@@ -142,7 +142,7 @@ pub struct Allocator<K> {
     epoch: Option<Instant>,
 }
 
-/// Milliseconds since an allocator's first allocation, for 49 days.
+/// Milliseconds since an allocator's first allocation, modulo 2^32, which is 49 days: only differences count.
 type Millis = u32;
 
 /// Scratch space for all allocators of a thread: several times as large as what each of them remembers. All but
@@ -218,13 +218,14 @@ impl<K: Copy + Ord> Allocator<K> {
             found.map_or_else(|_| State::new(request), |index| known[index].clone())
         }));
         let epoch = *self.epoch.get_or_insert(now);
-        let since = now.saturating_duration_since(epoch).as_millis();
-        work.climb(served, available, Millis::try_from(since).unwrap_or(Millis::MAX));
+        let since = now.saturating_duration_since(epoch).as_millis() as Millis;
+        work.climb(served, available, since);
         self.known.clear();
         self.known.reserve_exact(work.states.len());
         self.known.extend_from_slice(&work.states);
         self.known.sort_unstable_by_key(|state| state.id);
-        work.outcome(refused, available, epoch)
+        let wait = work.states.iter().filter_map(|state| state.wait(since)).min();
+        work.outcome(refused, available, wait.map(|wait| now + wait))
     }
 
     /// What was available last was a guess at a line of which hardly anything is known: that it was too little for
@@ -272,7 +273,7 @@ impl<K: Copy + Ord> Workspace<K> {
         &mut self,
         refused: &[Request<'_, K>],
         available: u64,
-        epoch: Instant,
+        next_timeout: Option<Instant>,
     ) -> Outcome<'_, K> {
         let stands = || self.ladders.iter().zip(&self.heights);
         let granted = stands().map(|(ladder, height)| ladder.cost(*height)).sum();
@@ -289,8 +290,6 @@ impl<K: Copy + Ord> Workspace<K> {
             reason: Reason::TooMany,
         };
         self.grants.extend(refused.iter().map(refuse));
-        let next_timeout = self.states.iter().filter_map(State::next_timeout).min();
-        let next_timeout = next_timeout.map(|at| epoch + Duration::from_millis(at));
         Outcome { grants: &self.grants, desired, granted, next_timeout }
     }
 }
@@ -317,7 +316,7 @@ impl<K: Copy + Ord> State<K> {
         if self.fresh || is_lost {
             return ladder.top();
         }
-        if self.went_up.is_some_and(|at| now.saturating_sub(at) >= millis(STABLE_AFTER).into()) {
+        if self.went_up.is_some_and(|at| now.wrapping_sub(at) >= millis(STABLE_AFTER).into()) {
             self.hold = millis(UPGRADE_HOLD);
         }
         let safe = self.safe.reaches(ladder, if wished { 0 } else { self.patience() }, now);
@@ -329,7 +328,7 @@ impl<K: Copy + Ord> State<K> {
     fn settle(&mut self, ladder: &Ladder<K>, height: usize, now: Millis) -> bool {
         let stood = ladder.height(self.granted);
         if height < stood {
-            let kept_for = self.went_up.take().map(|at| now.saturating_sub(at));
+            let kept_for = self.went_up.take().map(|at| now.wrapping_sub(at));
             let (least, most) = (millis(BACK_OFF_MIN), millis(BACK_OFF_MAX));
             self.hold = match kept_for {
                 Some(time) if time < millis(STABLE_AFTER).into() => {
@@ -362,12 +361,13 @@ impl<K: Copy + Ord> State<K> {
         if self.hold > least { millis(BACK_OFF_MAX) } else { least }
     }
 
-    /// In ms, as [`Millis`].
-    fn next_timeout(&self) -> Option<u64> {
-        let end = |rising: &Rising, hold: u16| {
-            rising.0.map(|(since, _)| u64::from(since) + u64::from(hold))
+    /// How long it has to wait yet for what it has a chance of.
+    fn wait(&self, now: Millis) -> Option<Duration> {
+        let left = |rising: &Rising, hold: u16| {
+            rising.0.map(|(since, _)| Millis::from(hold).saturating_sub(now.wrapping_sub(since)))
         };
-        [end(&self.safe, self.patience()), end(&self.ample, self.hold)].into_iter().flatten().min()
+        let all = [left(&self.safe, self.patience()), left(&self.ample, self.hold)];
+        all.into_iter().flatten().min().map(|left| Duration::from_millis(left.into()))
     }
 }
 
@@ -389,9 +389,7 @@ impl Rising {
     /// It is given in ms.
     fn reaches<K: Copy + Ord>(&self, ladder: &Ladder<K>, hold: u16, now: Millis) -> usize {
         match self.0 {
-            Some((since, least)) if now.saturating_sub(since) >= hold.into() => {
-                ladder.height(least)
-            }
+            Some((since, least)) if now.wrapping_sub(since) >= hold.into() => ladder.height(least),
             _ => 0,
         }
     }

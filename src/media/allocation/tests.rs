@@ -258,6 +258,38 @@ fn what_a_guess_took_away_comes_back_as_soon_as_there_is_headroom() {
     }
 }
 
+/// Somebody may watch for longer than the times that are kept can tell.
+#[test]
+fn after_two_months_it_goes_up_as_on_the_first_day() {
+    let wishes = [camera(1, &[100, 500])];
+    for days in [0, 49, 60] {
+        let mut line = Line::new();
+        line.share(&wishes, 200);
+        line.millis = days * 24 * 60 * 60 * 1000;
+        assert_eq!(spatial(&line.after(400, &wishes, 1000)), [Some(0)], "after {days} days");
+        line.millis += 100;
+        assert_eq!(spatial(&line.share(&wishes, 1000)), [Some(1)], "after {days} days");
+    }
+}
+
+/// Whoever waits is asked again when the wait is over, and not before.
+#[test]
+fn the_end_of_a_wait_is_told() {
+    let wishes = [camera(1, &[100, 500])];
+    let requests: Vec<_> = wishes.iter().map(Wish::request).collect();
+    let (mut allocator, mut work, start) =
+        (Allocator::default(), Workspace::default(), Instant::now());
+    let mut share = |kilobits: u64, millis| {
+        let now = start + Duration::from_millis(millis);
+        let outcome = allocator.allocate(&mut work, &requests, kilobits * 1000, now);
+        (outcome.grants[0].layer.map(|it| it.spatial), outcome.next_timeout.map(|at| at - start))
+    };
+    assert_eq!(share(200, 0), (Some(0), None));
+    assert_eq!(share(1000, 100), (Some(0), Some(Duration::from_millis(600))));
+    assert_eq!(share(1000, 300), (Some(0), Some(Duration::from_millis(600))));
+    assert_eq!(share(1000, 600), (Some(1), None));
+}
+
 #[test]
 fn a_wish_for_more_is_met_at_once_if_there_is_headroom() {
     let mut wishes = [camera(1, &[100, 500, 1500])];
