@@ -26,7 +26,8 @@ const STEP: usize = 4;
 struct Note {
     what: What,
     why: Why,
-    /// How often, of a count; when, of an event: in milliseconds, for 49 days.
+    /// How often, of a count; when, of an event: in milliseconds, modulo 2^32. After 49 days without anything newer
+    /// one is shown as younger than it is.
     number: u32,
 }
 
@@ -39,9 +40,10 @@ impl Journal {
         let at = millis(at);
         let is_same = |note: &&mut Note| (note.what, note.why) == (what, why);
         let (counts, events) = self.pages_mut();
-        let is_repeated = events.last_mut().filter(is_same).is_some_and(|last| {
-            u128::from(at.saturating_sub(last.number)) < REPETITION.as_millis()
-        });
+        let is_repeated = events
+            .last_mut()
+            .filter(is_same)
+            .is_some_and(|last| u128::from(at.wrapping_sub(last.number)) < REPETITION.as_millis());
         match counts.iter_mut().find(is_same) {
             Some(count) => count.number = count.number.saturating_add(1),
             None => {
@@ -75,7 +77,7 @@ impl Journal {
     pub(super) fn events(&self, now: Duration) -> Vec<RecentEvent> {
         let now = millis(now);
         let recent = |&Note { what, why, number }: &Note| RecentEvent {
-            age: Duration::from_millis(now.saturating_sub(number).into()),
+            age: Duration::from_millis(now.wrapping_sub(number).into()),
             what,
             why,
         };
@@ -103,7 +105,7 @@ impl Journal {
 }
 
 fn millis(time: Duration) -> u32 {
-    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+    time.as_millis() as u32
 }
 
 #[cfg(test)]
@@ -124,6 +126,18 @@ mod tests {
         assert_eq!(events.len(), MAX_RECENT_EVENTS);
         assert_eq!(events[0].age, Duration::from_secs(32));
         assert_eq!(events[31].age, Duration::from_secs(1));
+    }
+
+    /// A consumer may live for longer than its times can tell.
+    #[test]
+    fn after_two_months_new_events_are_new() {
+        let (mut journal, day) = (Journal::default(), 24 * 60 * 60u64);
+        let at = |seconds: u64| Duration::from_secs(60 * day + seconds);
+        for seconds in [0, 30] {
+            journal.note(What::LayersDown, Why::BandwidthShort, at(seconds));
+        }
+        let events = journal.events(at(90));
+        assert_eq!(events.iter().map(|event| event.age.as_secs()).collect::<Vec<_>>(), [90, 60]);
     }
 
     #[test]
