@@ -90,9 +90,16 @@ impl Slot {
         (now_us as u32).wrapping_sub(self.sent_us).into()
     }
 
-    /// Whether feedback may still have news of it.
+    /// Whether feedback is likely to have news of it yet.
     fn is_awaited(&self, now_us: u64) -> bool {
         matches!(self.fate, Fate::Unknown | Fate::Lost) && self.age_us(now_us) < KEPT_US
+    }
+
+    /// Whether a shorter ring has to keep it, too: feedback is late where the line is full, and there every word of it
+    /// counts.
+    fn is_worth_its_room(&self, now_us: u64) -> bool {
+        let is_silent = self.fate == Fate::Unknown && self.age_us(now_us) <= MAX_AGE_US;
+        is_silent || self.is_awaited(now_us)
     }
 
     fn record(&self, now_us: u64) -> Record {
@@ -114,15 +121,15 @@ impl SendRecords {
         self.newest = seq;
     }
 
-    /// Gives back what a burst took, once its packets have been reported. To be asked now and then, since it
-    /// may allocate.
+    /// Gives back what a burst took, once its packets have been reported or it is too late for that. To be asked now and
+    /// then, since it may allocate.
     pub fn trim(&mut self, now_us: u64) {
         if now_us < self.trim_us {
             return;
         }
         self.trim_us = now_us + KEPT_US;
-        let awaited = self.slots.iter().filter(|slot| slot.is_awaited(now_us));
-        let needed = awaited.map(|slot| self.distance(slot) + 1).max().unwrap_or(0);
+        let kept = self.slots.iter().filter(|slot| slot.is_worth_its_room(now_us));
+        let needed = kept.map(|slot| self.distance(slot) + 1).max().unwrap_or(0);
         let fitting = needed.next_power_of_two().max(FIRST);
         if fitting < self.slots.len() {
             self.resize(fitting);
@@ -249,7 +256,7 @@ mod tests {
         records.trim(KEPT_US - 1);
         assert_eq!(records.slots.len(), 4096, "all may be reported yet");
         for n in 0..2990 {
-            records.report(n, true, KEPT_US - 1);
+            records.report(n, n % 100 != 0, KEPT_US - 1);
         }
         records.trim(KEPT_US - 1);
         assert_eq!(records.slots.len(), 4096, "looked at a moment ago");
@@ -259,6 +266,24 @@ mod tests {
         let report = records.report(3000, true, 2 * KEPT_US);
         assert!(matches!(report, Report::Arrived(record) if record.sent_us == KEPT_US));
         assert!(matches!(records.report(2995, true, 2 * KEPT_US), Report::Arrived(_)));
+    }
+
+    /// A burst into a line that is full is reported seconds later, when little else is sent.
+    #[test]
+    fn what_may_be_reported_late_is_not_given_back_before() {
+        let mut records = SendRecords::default();
+        for n in 0..1000 {
+            records.sent(n, 0, 100, None);
+        }
+        for n in 0..300 {
+            records.report(n, true, KEPT_US);
+        }
+        records.trim(2 * KEPT_US);
+        for n in 300..900 {
+            assert!(matches!(records.report(n, true, 2 * KEPT_US), Report::Arrived(_)), "{n}");
+        }
+        records.trim(MAX_AGE_US + 1);
+        assert_eq!(records.slots.len(), FIRST, "what is lost with its feedback holds nothing up");
     }
 
     #[test]
