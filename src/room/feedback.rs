@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::id::{MediaKind, ShardId, Ssrc};
 use crate::media::clock::SenderClock;
-use crate::room::figures::Requests;
+use crate::room::figures::{Requests, count};
 use crate::room::parcel::Note;
 use crate::room::producer::{Route, Source, Stream};
 use crate::room::replay::Heard;
@@ -44,13 +44,13 @@ impl Engine {
                 }
                 Ok(Packet::PictureLoss(loss)) => {
                     self.counters.asked.plis += 1;
-                    self.count_request(key, loss.media, |requests| requests.plis += 1);
+                    self.count_request(key, loss.media, |requests| &mut requests.plis);
                     self.wish_key_frame_of(now, key, loss.media, out);
                 }
                 Ok(Packet::FullIntraRequest(request)) => {
                     for entry in request.entries() {
                         self.counters.asked.firs += 1;
-                        self.count_request(key, entry.ssrc, |requests| requests.firs += 1);
+                        self.count_request(key, entry.ssrc, |requests| &mut requests.firs);
                         self.wish_key_frame_of(now, key, entry.ssrc, out);
                     }
                 }
@@ -172,11 +172,11 @@ impl Engine {
         let (Some(to), Some(buffer)) = (path.transport.remote(), out.datagram()) else { return };
         self.work.writing = Some(path_key);
         let written = if feedback.pli {
-            wanted.requests.plis += 1;
+            count(&mut wanted.requests.plis);
             self.counters.asking.plis += 1;
             write_picture_loss(buffer, path.own_ssrc, ssrc)
         } else {
-            wanted.requests.firs += 1;
+            count(&mut wanted.requests.firs);
             self.counters.asking.firs += 1;
             wanted.fir_count = wanted.fir_count.wrapping_add(1);
             let entry = FirEntry { ssrc, sequence: wanted.fir_count };
@@ -221,10 +221,10 @@ impl Engine {
         &mut self,
         key: usize,
         ssrc: Ssrc,
-        count: impl FnOnce(&mut Requests),
+        which: impl FnOnce(&mut Requests) -> &mut u32,
     ) {
         if let Some(&consumer) = self.paths[key].consumers.get(&ssrc) {
-            count(&mut self.consumers[consumer].requests);
+            count(which(&mut self.consumers[consumer].requests));
         }
     }
 

@@ -102,6 +102,11 @@ pub(super) struct Requests {
     pub(super) firs: u32,
 }
 
+/// One more, up to what fits: peers may ask as often as they like.
+pub(super) fn count(requests: &mut u32) {
+    *requests = requests.saturating_add(1);
+}
+
 impl Engine {
     /// The figures of `of`; `None` if it is gone.
     pub(super) fn report(&self, now: Instant, of: StatsOf) -> Option<StatsReport> {

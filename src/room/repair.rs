@@ -7,6 +7,7 @@ use crate::id::PayloadType;
 use crate::media::bandwidth::SentKind;
 use crate::media::nack::Arrived;
 use crate::room::consumer::Consumer;
+use crate::room::figures::count;
 use crate::room::forward::{Arrival, Form, write_header};
 use crate::room::pacer::Waiting;
 use crate::room::producer::Source;
@@ -117,14 +118,12 @@ impl Engine {
     ) {
         self.counters.asked.nacks += 1;
         let Some(&consumer) = self.paths[key].consumers.get(&nack.media) else { return };
-        self.count_request(key, nack.media, |requests| requests.nacks += 1);
+        self.count_request(key, nack.media, |requests| &mut requests.nacks);
         // Sound is small and cannot wait.
         let is_audio = self.producers[self.consumers[consumer].producer].kind == MediaKind::Audio;
         for wire in nack.sequences() {
             self.counters.asked.nack_packets += 1;
-            self.count_request(key, nack.media, |it| {
-                it.nack_packets = it.nack_packets.saturating_add(1)
-            });
+            self.count_request(key, nack.media, |requests| &mut requests.nack_packets);
             let packet = Waiting { consumer, wire };
             match self.may_resend(now, key, packet) {
                 Ok(len) => {
@@ -301,7 +300,7 @@ impl Engine {
             path.meters.rtcp_sent.add(len);
             self.counters.asking.nacks += 1;
             self.counters.asking.nack_packets += u64::from(written.covered);
-            self.producers[producer].encodings[usize::from(index)].requests.nacks += 1;
+            count(&mut self.producers[producer].encodings[usize::from(index)].requests.nacks);
             rest = &rest[usize::from(written.covered).min(rest.len())..];
         }
     }
