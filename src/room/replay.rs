@@ -269,7 +269,8 @@ impl Engine {
         let has_ended = |seq| history.entry(seq).is_none_or(|(_, last)| last.header.marker);
         let newest = newest_key_frame(encoding).filter(|it| it.0 > cursor.next);
         let mut begins_anew = false;
-        if let Some((first, _)) = newest.filter(|_| has_ended(SeqNo(cursor.next.0 - 1))) {
+        let before = cursor.next.0.checked_sub(1).map(SeqNo);
+        if let Some((first, _)) = newest.filter(|_| before.is_none_or(has_ended)) {
             cursor.next = first;
             begins_anew = true;
         }
