@@ -59,6 +59,7 @@ pub(super) struct Line {
     /// Whether the receiver says what it gets: transport-wide feedback was negotiated, or a REMB has come.
     /// Without either, nothing is known, and everything is sent.
     is_measured: bool,
+    /// When the receiver first said so.
     heard_at: Option<Instant>,
     /// What all wishes cost, and what was granted of them, in bit/s.
     desired: u64,
@@ -279,6 +280,7 @@ impl Engine {
     ) {
         let Some(line) = &mut self.paths[key].line else { return };
         line.is_measured = true;
+        line.heard_at.get_or_insert(now);
         let update = line.estimator.remb(now, bitrate);
         self.follow_estimate(now, key, update, out);
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use shardcast::id::{ConsumerId, Ssrc};
+use shardcast::media::bandwidth::Limits;
 use shardcast::room::spec::{
     Command, ConsumerStats, Event, StatsOf, StatsReport, TransportStats, What, Why,
 };
@@ -246,6 +247,26 @@ fn who_knows_remb_only_is_told_and_heard_by_it() {
     }
 }
 
+/// Also where that is what was guessed of the line, so that the estimate does not change: a line is not new for ever.
+#[test]
+fn a_receiver_that_confirms_our_guess_is_believed() {
+    let mut world = World::new(53, 1, Weather::CALM);
+    world.remb_only = true;
+    let (publisher, viewer) = (world.join(0), world.join(0));
+    let mut source = Source::video(700, 7000, "1", None, world.now);
+    // 2.5 Mbit/s.
+    (source.packets_per_frame, source.payload_len) = (10, 1030);
+    let video = world.publish(publisher, vec![source]);
+    let (consumer, ssrc) = world.consume(viewer, video);
+    let mut call = Call { world, viewer, consumer, ssrc };
+    for _ in 0..10 {
+        let message = call.world.peers[viewer].say_max_bitrate(Limits::default().initial);
+        call.world.send(viewer, &message);
+        call.world.run(Duration::from_millis(500));
+    }
+    assert_eq!(call.count(What::Pause, Why::BandwidthShort), 1);
+}
+
 /// A camera of one size cannot be sent smaller: it goes on while the line carries most of it.
 #[test]
 fn the_only_picture_is_not_given_up_lightly() {
@@ -328,6 +349,39 @@ fn a_new_line_soon_carries_all_that_it_can() {
             );
             assert_eq!(lost, 0, "{rate} bit/s, seed {seed}");
         }
+    }
+}
+
+/// What is forgiven a new line must not rock one that really is narrow.
+#[test]
+fn a_narrow_line_calms_down_although_it_is_new() {
+    for seed in 60..65 {
+        let weather = Weather { delay: Duration::from_millis(15), ..Weather::CALM };
+        let mut world = World::new(seed, 1, weather);
+        let viewer = world.join(0);
+        world.network.lines.insert(viewer, Line::new(1_000_000, QUEUE));
+        let mut consumers = Vec::new();
+        for camera in 1..=2 {
+            let publisher = world.join(0);
+            let mut source = Source::video(camera, 100 * camera, "1", None, world.now);
+            // 740 kbit/s.
+            (source.packets_per_frame, source.payload_len) = (3, 1000);
+            let video = world.publish(publisher, vec![source]);
+            consumers.push(world.consume(viewer, video));
+        }
+        world.run(seconds(30));
+        world.check_sinks();
+        let mut taken = 0;
+        let mut call = Call { world, viewer, consumer: consumers[0].0, ssrc: consumers[0].1 };
+        for (consumer, ssrc) in consumers {
+            (call.consumer, call.ssrc) = (consumer, ssrc);
+            taken += call.count(What::Pause, Why::BandwidthShort);
+        }
+        let mut delays = call.world.network.delays[&viewer].clone();
+        delays.sort_unstable();
+        let queueing = delays[delays.len() * 95 / 100];
+        println!("1 Mbit/s for two of 740 kbit/s: {taken} taken away, queueing p95 {queueing:.1?}");
+        assert!(taken <= 4, "seed {seed}: {taken}");
     }
 }
 
