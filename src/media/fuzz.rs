@@ -117,12 +117,14 @@ pub fn history(data: &[u8], start: Instant) {
 /// Packets of two encodings for the rewriter, left out or not, and switches between them.
 ///
 /// # Panics
-/// When a number is given out twice, or leads back to another packet than the one that it went out with.
+/// When a number is given out twice, or leads back to another packet than the one that it went out with, or to none at
+/// once.
 pub fn rewrite(data: &[u8]) {
     let mut rewriter = Rewriter::new(SeqNo(100));
     let (mut current, mut newest) = (0, [FIRST; 2]);
     // What went out under each number; `None` if it cannot be asked for any more, or was empty.
     let mut given = BTreeMap::<SeqNo, Option<(u8, SeqNo, u16)>>::new();
+    let mut marked = BTreeSet::new();
     rewriter.cut(0, SeqNo(FIRST), Retiming::default(), 0);
     for operation in operations(data) {
         let encoding = if operation.kind % 8 == 6 { 1 - current } else { current };
@@ -136,6 +138,10 @@ pub fn rewrite(data: &[u8]) {
                     let before = given.insert(out, Some((encoding, seq, payload)));
                     assert!(before.is_none(), "{out:?} twice");
                     newest[usize::from(encoding)] = seq.0.max(newest[usize::from(encoding)]);
+                    assert!(rewriter.find(out.wire()).is_some(), "{out:?} is not known");
+                    if operation.kind >= 128 && marked.insert(out) {
+                        rewriter.mark(out);
+                    }
                 }
             }
             4 => {
@@ -148,6 +154,8 @@ pub fn rewrite(data: &[u8]) {
                 newest[usize::from(current)] = seq.0;
                 rewriter.cut(current, seq, Retiming::default(), payload);
             }
+            // It may not know less for that, nor give a number out anew.
+            _ if operation.low % 4 > 1 => rewriter.remember(u64::from(operation.high as u16)),
             _ => {
                 let forgotten = operation.low % 2;
                 rewriter.forget(forgotten);
@@ -160,6 +168,7 @@ pub fn rewrite(data: &[u8]) {
         if let Some((encoding, seq, numbers)) = rewriter.find(operation.high as u16) {
             let entry = given.get(&numbers.seq);
             assert_eq!(entry, Some(&Some((encoding, seq, numbers.payload))), "{:?}", numbers.seq);
+            assert_eq!(rewriter.is_marked(numbers.seq), marked.contains(&numbers.seq));
         }
     }
 }
