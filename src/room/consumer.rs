@@ -94,7 +94,7 @@ struct Chosen {
     leaves_out: bool,
 }
 
-// There are as many as receivers times streams: some 800 bytes each, with renumberings and what the journal notes.
+// There are as many as receivers times streams: some 900 bytes each, with renumberings and what the journal notes.
 const _: () = assert!(size_of::<Consumer>() <= 552 && size_of::<Chosen>() <= 184);
 
 /// What one packet leaves with.
