@@ -15,6 +15,10 @@ use crate::wire::rtcp::TransportCc;
 /// Bandwidth is shared out anew this often: a layer that falls silent is left within this time.
 const ALLOT_INTERVAL: Duration = Duration::from_millis(200);
 
+/// This often where there is nothing to choose and room for twice as much: thousands of receivers of one encoding must
+/// not take turns five times a second.
+const CALM_INTERVAL: Duration = Duration::from_secs(1);
+
 /// While a line is new, the smallest sizes of what is wanted are sent even beyond the estimate, up to this many
 /// bit/s, and one picture whatever it takes: without sending nothing is learnt, and a lone size may well be
 /// faster than any cautious guess. Histories of those sizes, at most 1.75 s of each, may take as much.
@@ -214,13 +218,15 @@ impl Engine {
         path.pacer.set_spare(is_measured.then_some(spare), now);
         let is_full = line.estimator.queueing(now) >= FULL_QUEUE;
         (line.desired, line.granted) = (outcome.desired, outcome.granted);
+        let is_calm = !(is_measured && line.is_new(now))
+            && leave_no_choice(&requests, outcome.desired, available);
         for (consumer, grant) in keys.into_iter().zip(outcome.grants) {
             let consumer = &mut consumers[consumer];
             consumer.aim(grant, &producers[consumer.producer], is_full, now);
         }
         // A deadline that has passed is of no use before something else changes.
         let wish = outcome.next_timeout.filter(|wish| *wish > now);
-        let at = now + ALLOT_INTERVAL;
+        let at = now + if is_calm { CALM_INTERVAL } else { ALLOT_INTERVAL };
         timers.schedule(Timer::Allot(key), wish.map_or(at, |wish| wish.min(at)));
     }
 
@@ -308,7 +314,7 @@ impl Engine {
     fn begin_probe(&mut self, now: Instant, key: usize, out: &mut impl Outbox) {
         let Self { paths, consumers, timers, .. } = self;
         let Some(path) = paths.get_mut(key) else { return };
-        let Some(line) = &mut path.line else { return };
+        let Some(line) = path.line.as_mut().filter(|line| line.is_measured) else { return };
         let carrier = path.consumers.values().find(|key| consumers[**key].can_carry_padding());
         let goal = if carrier.is_some() { line.goal() } else { 0 };
         let probe = line.estimator.poll_probe(now, goal);
@@ -322,6 +328,15 @@ impl Engine {
     }
 }
 
+/// Whether of each one layer is sent, and a line with so many bit/s `available` has room for twice as much as they take.
+/// What is silent may begin at any time.
+fn leave_no_choice(requests: &[Request<'_, Ssrc>], desired: u64, available: u64) -> bool {
+    let sent = |request: &Request<'_, Ssrc>| {
+        request.layers.iter().filter(|rate| rate.bits_per_second > 0).count()
+    };
+    available / 2 >= desired && requests.iter().all(|request| sent(request) == 1)
+}
+
 /// What the least costs that it can be had for, in bit/s.
 fn lowest(request: &Request<'_, Ssrc>) -> Option<u64> {
     let rates = request.layers.iter().map(|rate| rate.bits_per_second);
@@ -333,4 +348,29 @@ fn smallest_size(request: &Request<'_, Ssrc>) -> Option<u64> {
     let sent = request.layers.iter().filter(|rate| rate.bits_per_second > 0);
     let smallest = sent.clone().map(|rate| rate.spatial).min()?;
     sent.filter(|rate| rate.spatial == smallest).map(|rate| rate.bits_per_second).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::allocation::{Layer, LayerRate};
+
+    #[test]
+    fn a_line_is_calm_where_there_is_nothing_to_choose_and_room() {
+        let rate = |spatial, bits_per_second| LayerRate { spatial, temporal: 0, bits_per_second };
+        let (lone, silent, simulcast) =
+            ([rate(0, 900), rate(1, 0)], [rate(0, 0), rate(1, 0)], [rate(0, 200), rate(1, 700)]);
+        let request = |layers| Request {
+            id: Ssrc(1),
+            kind: Kind::Camera,
+            priority: 1,
+            preferred: Layer { spatial: 1, temporal: 0 },
+            layers,
+            current: None,
+        };
+        assert!(leave_no_choice(&[request(&lone)], 900, 1800));
+        assert!(!leave_no_choice(&[request(&lone), request(&silent)], 900, u64::MAX));
+        assert!(!leave_no_choice(&[request(&lone)], 900, 1799));
+        assert!(!leave_no_choice(&[request(&lone), request(&simulcast)], 900, u64::MAX));
+    }
 }
