@@ -102,87 +102,53 @@ pub fn audio_rooms(bench: &Bench) -> Result<Outcome> {
     Ok(Outcome { figures, curves: Vec::new() })
 }
 
-/// The same packets in the same bursts, in one room of 10 and in a thousand, at two rates: what the second costs more
-/// than the first is what packets cost, and the rest is the peers' upkeep. Receivers send no transport-wide feedback: how
-/// much they would send depends on their number, not on that of the packets.
+/// The same packets in the same bursts, in one room of 10 and in a thousand. Receivers send no transport-wide
+/// feedback: how much they would send depends on their number, not on that of the packets.
 pub fn many_rooms(bench: &Bench) -> Result<Outcome> {
     /// Frames per second, all rooms together, of 3 packets.
-    const FRAMES: [usize; 2] = [1000, 2000];
+    const FRAMES: usize = 2000;
     const FRAME_KILOBITS: usize = 25;
     /// More than that take a second publisher.
     const MOST_FPS: usize = 1000;
     const PEERS: usize = 10;
     let many = bench.peers_within_limit(bench.size(1000 * PEERS, 20)) / PEERS;
-    let run = |rooms: usize, frames: usize| {
-        let frames = bench.size(frames, frames / 50);
-        let publishers = (frames / rooms).div_ceil(MOST_FPS).max(1);
-        let fps = (frames / rooms / publishers).max(1);
+    let run = |rooms: usize| {
+        let frames = (bench.size(FRAMES, 40) / rooms).max(1);
+        let publishers = frames.div_ceil(MOST_FPS);
+        let fps = frames / publishers;
         let [rooms, publishers, receivers, fps, bitrate] =
             [rooms, publishers, PEERS - 1, fps, fps * FRAME_KILOBITS].map(|n| n.to_string());
         let flags = ["--rooms", &rooms, "--publishers", &publishers, "--peers", &receivers];
-        let media = ["--fps", &fps, "--bitrate", &bitrate];
-        let how = ["--feedback", "0", "--dtls", "dimpl", "--joining", "64", "--warmup", "4"];
-        let times = ["--seconds", &bench.seconds(5.0), "--max-loss", "0.1"];
-        // One publisher sends what a thousand do.
+        let media = ["--fps", &fps, "--bitrate", &bitrate, "--feedback", "0", "--max-loss", "0.1"];
+        let how = ["--dtls", "dimpl", "--joining", "64", "--warmup", "4"];
+        let times = ["--seconds", &bench.seconds(5.0), "--rest", &bench.seconds(4.0)];
+        // One publisher sends what many do.
         let server = ["--max-producer-bitrate", "100000000"];
         load::alone(bench, &server, &[&flags[..], &media[..], &how[..], &times[..]].concat())
     };
-    let (mut reports, mut costs) = (Vec::new(), Vec::new());
-    for rooms in [1, many] {
-        let [few, more] = FRAMES.map(|frames| run(rooms, frames));
-        let (few, more) = (few?, more?);
-        costs.push(Costs::of(&few, &more)?);
-        reports.extend([few, more]);
-    }
-    let [one, all] = [&costs[0], &costs[1]];
-    let more = |many: f64, one: f64| (many / one.max(1e-9) - 1.0) * 100.0;
-    let note = |many, one| format!("{} against {}", with_unit(many, "ns"), with_unit(one, "ns"));
+    let reports = [run(1)?, run(many)?];
+    let [one, all] = &reports;
+    let per_packet = |report: &Report| -> Result<f64> {
+        let rate = report.number("/packets/received_per_second")?;
+        Ok(report.number("/server/cores")? * 1e9 / rate.max(1.0))
+    };
+    let (of_one, of_all) = (per_packet(one)?, per_packet(all)?);
+    let more = (of_all / of_one.max(1e-9) - 1.0) * 100.0;
     let bound = Bound::AtMost { must: 15.0, aim: 5.0 };
     let name = format!("cost per packet at {many} rooms x {PEERS} against 1 x {PEERS}, more by");
+    let note = format!("{} against {}", with_unit(of_all, "ns"), with_unit(of_one, "ns"));
+    let at_rest = all.number("/rest/cores")? * 100.0;
     let figures = vec![
-        Figure::number(&name, more(all.whole, one.whole), "%", bound)
-            .noting(&note(all.whole, one.whole)),
-        Figure::number("the same, each packet more", more(all.further, one.further), "%", bound)
-            .noting(&note(all.further, one.further)),
-        Figure::number(
-            "the same, what the peers cost without packets",
-            all.upkeep,
-            "%",
-            Bound::Told,
-        )
-        .noting("of a core"),
+        Figure::number(&name, more, "%", bound).noting(&note),
+        Figure::number("the same peers without media, of a core", at_rest, "%", Bound::Told)
+            .noting("reports and checks go on"),
     ];
-    let under =
-        format!("{} against {}, no feedback", conditions(&reports[3])?, conditions(&reports[1])?);
+    let under = format!("{} against {}, no feedback", conditions(all)?, conditions(one)?);
     let broken = reports.iter().filter(|report| !report.holds());
     let faults = broken.map(why).collect::<Result<Vec<_>>>()?;
     let figures =
         figures.into_iter().map(|f| f.under(&under[..]).unless_invalid(&faults)).collect();
     Ok(Outcome { figures, curves: Vec::new() })
-}
-
-/// What packets cost, from runs of the same peers at two rates.
-struct Costs {
-    /// Nanoseconds per packet at the higher rate.
-    whole: f64,
-    /// Nanoseconds for each packet by which the rates differ.
-    further: f64,
-    /// Percent of a core that are left at no packet.
-    upkeep: f64,
-}
-
-impl Costs {
-    fn of(few: &Report, more: &Report) -> Result<Self> {
-        let cores = |report: &Report| report.number("/server/cores");
-        let rate = |report: &Report| report.number("/packets/received_per_second");
-        let (cores, rates) = ((cores(few)?, cores(more)?), (rate(few)?, rate(more)?));
-        let per_packet = (cores.1 - cores.0) / (rates.1 - rates.0).max(1.0);
-        Ok(Self {
-            whole: cores.1 / rates.1.max(1.0) * 1e9,
-            further: per_packet * 1e9,
-            upkeep: (cores.1 - per_packet * rates.1) * 100.0,
-        })
-    }
 }
 
 /// Many publishers and few receivers, all in one room: first on one shard, then spread over two, which share the
