@@ -13,9 +13,6 @@ use crate::id::ShardId;
 use crate::room::parcel::Parcel;
 use crate::room::{self, DATAGRAM_ROOM};
 
-/// Why a shard ends that was given up.
-pub(super) const STOOD_STILL: &str = "it stood still for too long";
-
 /// The send side of a shard, kept from turn to turn.
 pub(super) struct Departures {
     /// The arena and its descriptions.
@@ -34,9 +31,9 @@ impl Departures {
     /// their transports are closed.
     pub fn flush(&mut self, sender: &mut impl Transmit, counters: &mut Counters) {
         self.outlets.wake();
-        if self.waker.is_given_up() {
+        if let Err(error) = self.waker.still_counts() {
             self.queue.clear();
-            self.broken = Some(io::Error::other(STOOD_STILL));
+            self.broken = Some(error);
             return;
         }
         if self.queue.len() == 0 {

@@ -14,7 +14,7 @@ use super::feedback::Feedback;
 use super::handover::Inlets;
 use super::io::Io;
 use super::mailbox::{Command, Event, ShardEvent};
-use super::outbox::{Departures, Outbox, STOOD_STILL};
+use super::outbox::{Departures, Outbox};
 use super::rest::Rest;
 use super::snapshot::{Snapshot, Stays};
 use super::sys;
@@ -153,7 +153,7 @@ impl<R: Rooms, B: Io> Shard<R, B> {
         let mut running = true;
         while running {
             self.sleep()?;
-            self.still_counts()?;
+            self.waker.still_counts()?;
             let moment = Moment::read();
             let before = (self.rooms.media(), self.counters.sent);
             self.receive(&moment)?;
@@ -170,7 +170,8 @@ impl<R: Rooms, B: Io> Shard<R, B> {
             self.stays.end(has_forwarded, &mut self.counters);
             self.take_feedback(&moment);
             self.with_outbox(|rooms, out| rooms.handle_timeout(moment.now, out));
-            self.still_counts()?;
+            // It may have been given up within the turn, of which nothing is to be told then.
+            self.waker.still_counts()?;
             while let Some(event) = self.rooms.poll_event() {
                 // Nobody listens any more when the process ends.
                 let _ = self.events.send(ShardEvent::Told(self.id, event));
@@ -185,11 +186,6 @@ impl<R: Rooms, B: Io> Shard<R, B> {
             }
         }
         Ok(())
-    }
-
-    /// An error once the shard was given up. It may have been within a turn, of which nothing is to be told then.
-    fn still_counts(&self) -> io::Result<()> {
-        if self.waker.is_given_up() { Err(io::Error::other(STOOD_STILL)) } else { Ok(()) }
     }
 
     /// Logs what was counted, if that has changed.

@@ -70,6 +70,14 @@ impl Waker {
         self.given_up.load(Ordering::Relaxed)
     }
 
+    /// The same as the error with which a shard ends.
+    pub fn still_counts(&self) -> io::Result<()> {
+        if self.is_given_up() {
+            return Err(io::Error::other("it stood still for too long"));
+        }
+        Ok(())
+    }
+
     /// For a shard that begins anew. A ring from before is heard once more and does no harm.
     pub fn begin(&self) {
         self.asleep.store(false, Ordering::Relaxed);
