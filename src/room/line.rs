@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::id::{Extension, MediaKind, Ssrc};
-use crate::media::allocation::{Allocator, Kind, Request};
+use crate::media::allocation::{Allocator, Kind, LayerRate, Request};
 use crate::media::bandwidth::{Estimator, Limits, Reason, SentKind, Update};
 use crate::room::pacer::Run;
 use crate::room::paths::Path;
@@ -210,7 +210,8 @@ impl Engine {
         let is_measured = line.is_measured;
         let available = line.available(&requests, now);
         let outcome = line.allocator.allocate(sharing, &requests, available, now);
-        if line.is_new(now) {
+        let is_new = line.is_new(now);
+        if is_new {
             line.allocator.forgive();
         }
         // What was asked for again, too, needs room.
@@ -218,8 +219,8 @@ impl Engine {
         path.pacer.set_spare(is_measured.then_some(spare), now);
         let is_full = line.estimator.queueing(now) >= FULL_QUEUE;
         (line.desired, line.granted) = (outcome.desired, outcome.granted);
-        let is_calm = !(is_measured && line.is_new(now))
-            && leave_no_choice(&requests, outcome.desired, available);
+        let is_calm =
+            !(is_measured && is_new) && leave_no_choice(&requests, outcome.desired, available);
         for (consumer, grant) in keys.into_iter().zip(outcome.grants) {
             let consumer = &mut consumers[consumer];
             consumer.aim(grant, &producers[consumer.producer], is_full, now);
@@ -331,21 +332,22 @@ impl Engine {
 /// Whether of each one layer is sent, and a line with so many bit/s `available` has room for twice as much as they take.
 /// What is silent may begin at any time.
 fn leave_no_choice(requests: &[Request<'_, Ssrc>], desired: u64, available: u64) -> bool {
-    let sent = |request: &Request<'_, Ssrc>| {
-        request.layers.iter().filter(|rate| rate.bits_per_second > 0).count()
-    };
-    available / 2 >= desired && requests.iter().all(|request| sent(request) == 1)
+    available / 2 >= desired && requests.iter().all(|request| sent(request).count() == 1)
+}
+
+/// The layers that its producer sends.
+fn sent<'a>(request: &Request<'a, Ssrc>) -> impl Iterator<Item = &'a LayerRate> + Clone {
+    request.layers.iter().filter(|rate| rate.bits_per_second > 0)
 }
 
 /// What the least costs that it can be had for, in bit/s.
 fn lowest(request: &Request<'_, Ssrc>) -> Option<u64> {
-    let rates = request.layers.iter().map(|rate| rate.bits_per_second);
-    rates.filter(|rate| *rate > 0).min()
+    sent(request).map(|rate| rate.bits_per_second).min()
 }
 
 /// What its smallest size costs at its full frame rate, in bit/s.
 fn smallest_size(request: &Request<'_, Ssrc>) -> Option<u64> {
-    let sent = request.layers.iter().filter(|rate| rate.bits_per_second > 0);
+    let sent = sent(request);
     let smallest = sent.clone().map(|rate| rate.spatial).min()?;
     sent.filter(|rate| rate.spatial == smallest).map(|rate| rate.bits_per_second).max()
 }
@@ -353,7 +355,7 @@ fn smallest_size(request: &Request<'_, Ssrc>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::allocation::{Layer, LayerRate};
+    use crate::media::allocation::Layer;
 
     #[test]
     fn a_line_is_calm_where_there_is_nothing_to_choose_and_room() {

@@ -267,15 +267,11 @@ impl Engine {
         let history = &encoding.history;
         // A new key frame has come meanwhile: what lies before it is not needed any more.
         let has_ended = |seq| history.entry(seq).is_none_or(|(_, last)| last.header.marker);
-        let newest = newest_key_frame(encoding).filter(|it| it.0 > cursor.next);
-        let mut begins_anew = false;
-        let before = cursor.next.0.checked_sub(1).map(SeqNo);
+        let mut next = cursor.next;
+        let newest = newest_key_frame(encoding).filter(|it| it.0 > next);
+        let before = next.0.checked_sub(1).map(SeqNo);
         if let Some((first, _)) = newest.filter(|_| before.is_none_or(has_ended)) {
-            cursor.next = first;
-            begins_anew = true;
-        }
-        let next = cursor.next;
-        if begins_anew {
+            (cursor.next, next) = (first, first);
             consumer.restart(index);
         }
         if producer.paused || history.oldest().is_none_or(|oldest| oldest > next) {
