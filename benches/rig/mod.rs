@@ -72,19 +72,23 @@ fn producer_id(sender: usize, kind: MediaKind) -> ProducerId {
     ProducerId(id(2, sender, usize::from(kind == MediaKind::Video)))
 }
 
+/// The first sender's SSRC, and how far those lie behind under which the others receive.
+const SOURCES: u32 = 1000;
+const SINKS: u32 = 100_000;
+
 /// The SSRC that a sender's browser chose.
 pub fn source_ssrc(sender: usize, kind: MediaKind) -> Ssrc {
-    Ssrc(1000 + 2 * sender as u32 + u32::from(kind == MediaKind::Video))
+    Ssrc(SOURCES + 2 * sender as u32 + u32::from(kind == MediaKind::Video))
 }
 
 /// The SSRC under which the others receive it.
 pub fn sink_ssrc(sender: usize, kind: MediaKind) -> Ssrc {
-    Ssrc(100_000 + source_ssrc(sender, kind).0)
+    Ssrc(SINKS + source_ssrc(sender, kind).0)
 }
 
 /// The sender whose media has this SSRC at the others.
 pub fn sink_sender(ssrc: u32) -> Option<usize> {
-    ssrc.checked_sub(100_000 + 1000).map(|twice| (twice / 2) as usize)
+    ssrc.checked_sub(SINKS + SOURCES).map(|twice| (twice / 2) as usize)
 }
 
 /// A peer publishes.

@@ -72,9 +72,7 @@ async fn while_the_only_shard_stands_still_peers_are_told_so() {
     let mut ada = Peer::join(server.http, "r", "ada").await;
     let transport = ada.ask("createWebRtcTransport", json!({})).await.unwrap();
     tell_shard_of(&transport, STALL);
-    server.log_line("Shard stands still");
-    server.log_line("Shard is given up: its peers are cut off");
-    assert_eq!(ada.news().await, shard_failed(&transport));
+    is_cut_off(&server, &mut ada, &transport).await;
     assert_eq!(ada.ask("createWebRtcTransport", json!({})).await, Err(503));
     let mut bob = Peer::connect(server.http, "?roomId=r&peerId=bob").await;
     assert_eq!(bob.ask("joinRoom", json!({})).await, Err(503));
@@ -87,9 +85,7 @@ async fn a_shard_that_goes_on_after_it_was_given_up_begins_anew() {
         let mut ada = Peer::join(server.http, "r", "ada").await;
         let transport = ada.ask("createWebRtcTransport", json!({})).await.unwrap();
         tell_shard_of(&transport, STALL_UNTIL_GIVEN_UP);
-        server.log_line("Shard stands still");
-        server.log_line("Shard is given up: its peers are cut off");
-        assert_eq!(ada.news().await, shard_failed(&transport));
+        is_cut_off(&server, &mut ada, &transport).await;
         server.log_line("Shard works again");
         let again = served_again(&mut ada).await;
         assert_eq!(port(&again), port(&transport));
@@ -101,6 +97,13 @@ async fn a_shard_that_goes_on_after_it_was_given_up_begins_anew() {
 fn tell_shard_of(transport: &Value, what: &[u8]) {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.send_to(what, (Ipv4Addr::LOCALHOST, port(transport))).unwrap();
+}
+
+/// Waits until a shard that stands still is given up, and a peer told that its transport is gone.
+async fn is_cut_off(server: &Server, peer: &mut Peer, transport: &Value) {
+    server.log_line("Shard stands still");
+    server.log_line("Shard is given up: its peers are cut off");
+    assert_eq!(peer.news().await, shard_failed(transport));
 }
 
 /// What a peer is told of a transport.

@@ -117,6 +117,13 @@ fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values[(values.len() - 1) * percent / 100]
 }
 
+/// 95 % of what was sent waited no longer in front of the line.
+fn queueing(delays: &[Duration]) -> Duration {
+    let mut delays = delays.to_vec();
+    delays.sort_unstable();
+    delays[delays.len() * 95 / 100]
+}
+
 #[test]
 fn a_constant_line_is_estimated_and_filled_with_what_fits() {
     let mut call = call(41, 1_000_000);
@@ -129,9 +136,8 @@ fn a_constant_line_is_estimated_and_filled_with_what_fits() {
         shares.push(estimate as f64 / 1e6);
     }
     let delays = &call.world.network.delays[&call.viewer][delays_before..];
-    let mut delays: Vec<f64> = delays.iter().map(|delay| delay.as_secs_f64() * 1e3).collect();
+    let queueing = queueing(delays).as_secs_f64() * 1e3;
     let (low, high) = (percentile(&mut shares, 0), percentile(&mut shares, 100));
-    let queueing = percentile(&mut delays, 95);
     println!("1 Mbit/s line for a minute: estimate {low:.3} to {high:.3} of it");
     println!("queueing delay p95 {queueing:.1} ms, layer {:?}", call.layer());
     assert!(low >= 0.80 && high <= 0.98, "estimate between {low} and {high} of the line");
@@ -295,7 +301,7 @@ fn the_only_picture_is_not_given_up_lightly() {
 struct Newcomer {
     /// When each was there for good.
     there: Vec<Option<Duration>>,
-    /// 95 % of what was sent waited no longer in front of the line.
+    /// See [`queueing`].
     queueing: Duration,
     lost: u64,
 }
@@ -327,9 +333,7 @@ fn newcomer(seed: u64, rate: u64) -> Newcomer {
         (since < world.now).then(|| since - world.start)
     });
     let there = there.collect();
-    let mut delays = world.network.delays[&viewer].clone();
-    delays.sort_unstable();
-    Newcomer { there, queueing: delays[delays.len() * 95 / 100], lost: world.network.lost }
+    Newcomer { there, queueing: queueing(&world.network.delays[&viewer]), lost: world.network.lost }
 }
 
 /// What a new line is taken for at first is a guess: who does not fit into it need not wait long.
@@ -377,9 +381,7 @@ fn a_narrow_line_calms_down_although_it_is_new() {
             (call.consumer, call.ssrc) = (consumer, ssrc);
             taken += call.count(What::Pause, Why::BandwidthShort);
         }
-        let mut delays = call.world.network.delays[&viewer].clone();
-        delays.sort_unstable();
-        let queueing = delays[delays.len() * 95 / 100];
+        let queueing = queueing(&call.world.network.delays[&viewer]);
         println!("1 Mbit/s for two of 740 kbit/s: {taken} taken away, queueing p95 {queueing:.1?}");
         assert!(taken <= 4, "seed {seed}: {taken}");
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::lab::{Lab, OPUS, text};
+use super::lab::{Lab, OPUS, two_shards};
 use crate::shard::mailbox::{Command, Event, ShardId};
 
 #[test]
@@ -96,17 +96,9 @@ fn a_shard_that_stands_still_gets_nobody_new() {
 /// Wherever its packets do harm, it is the publisher's transport that closes.
 #[test]
 fn a_producer_that_fails_elsewhere_takes_its_transport_along() {
-    let mut lab = Lab::new(2);
-    let mut ada = lab.join("r", "ada");
-    let mut bob = lab.join("r", "bob");
-    let producer = lab.produce(&mut ada, OPUS);
-    lab.transport(&mut bob);
-    let consumer = text(&lab.consume(&mut bob, &producer)["id"]);
+    let (mut lab, mut ada, mut bob, producer, consumer) = two_shards(OPUS);
     let (id, it) = lab.rooms.producers.iter().next().unwrap();
     let (id, transport) = (*id, it.spec.transport);
-    lab.forget_commands();
-    ada.news();
-    bob.news();
 
     lab.rooms.shard_event(ShardId(1), Event::ProducerFailed(id));
     let told = json!({ "transportId": transport, "reason": "internalError" });

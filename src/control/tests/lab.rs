@@ -186,6 +186,20 @@ impl Client {
     }
 }
 
+/// Ada sends on shard 0, Bob receives on shard 1: Ada, Bob, producer, consumer. Nobody has news.
+pub fn two_shards(sent: &str) -> (Lab, Client, Client, String, String) {
+    let mut lab = Lab::new(2);
+    let mut ada = lab.join("r", "ada");
+    let mut bob = lab.join("r", "bob");
+    let producer = lab.produce(&mut ada, sent);
+    lab.transport(&mut bob);
+    let consumer = text(&lab.consume(&mut bob, &producer)["id"]);
+    lab.forget_commands();
+    ada.news();
+    bob.news();
+    (lab, ada, bob, producer, consumer)
+}
+
 pub fn mailbox(shard: u16) -> (Mailbox, mpsc::Receiver<Command>) {
     let (commands, asked) = mpsc::channel();
     let port = 10_000 + shard;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::lab::{Client, Lab, OPUS, QUEUE, VP8, mailbox, rooms, text};
+use super::lab::{Client, Lab, OPUS, QUEUE, VP8, mailbox, rooms, text, two_shards};
 use crate::control::hub;
 use crate::control::questions::{ANSWER_WITHIN, MAX_QUESTIONS};
 use crate::control::session::{Caller, Outgoing};
@@ -18,20 +18,6 @@ use crate::shard::mailbox::{
 
 const HOME: ShardId = ShardId(0);
 const AWAY: ShardId = ShardId(1);
-
-/// Ada sends on shard 0, Bob receives on shard 1: Ada, Bob, producer, consumer. Nobody has news.
-fn two_shards(sent: &str) -> (Lab, Client, Client, String, String) {
-    let mut lab = Lab::new(2);
-    let mut ada = lab.join("r", "ada");
-    let mut bob = lab.join("r", "bob");
-    let producer = lab.produce(&mut ada, sent);
-    lab.transport(&mut bob);
-    let consumer = text(&lab.consume(&mut bob, &producer)["id"]);
-    lab.forget_commands();
-    ada.news();
-    bob.news();
-    (lab, ada, bob, producer, consumer)
-}
 
 fn wants(lab: &mut Lab, shard: ShardId, producer: &str, spatial: Option<u8>) {
     let id = producer.parse().expect("an id");

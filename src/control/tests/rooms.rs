@@ -5,7 +5,7 @@ use std::num::NonZeroU8;
 use serde_json::{Value, json};
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::lab::{Client, Lab, OPUS, QUEUE, text};
+use super::lab::{Client, Lab, OPUS, QUEUE, text, two_shards};
 use crate::config::RoomLimits;
 use crate::control::refusal::Refusal;
 use crate::control::rest::Call;
@@ -319,12 +319,7 @@ fn a_client_that_does_not_read_is_ended_and_its_peer_leaves() {
 
 #[test]
 fn rest_shows_the_truth() {
-    let mut lab = Lab::new(2);
-    let mut ada = lab.join("r", "ada");
-    let mut bob = lab.join("r", "bob");
-    let producer = lab.produce(&mut ada, OPUS);
-    lab.transport(&mut bob);
-    let consumer = text(&lab.consume(&mut bob, &producer)["id"]);
+    let (mut lab, mut ada, _bob, producer, consumer) = two_shards(OPUS);
     lab.ask(&mut ada, "pauseProducer", json!({ "producerId": producer })).unwrap();
 
     let shown = show(&mut lab, "r").unwrap();

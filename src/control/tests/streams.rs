@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::lab::{FINGERPRINT, Lab, OPUS, VP8, consume_request, fixture, produce_request, text};
+use super::lab::{
+    FINGERPRINT, Lab, OPUS, VP8, consume_request, fixture, produce_request, text, two_shards,
+};
 use crate::config::RoomLimits;
 use crate::control::calls::MAX_FINGERPRINTS;
 use crate::shard::mailbox::{CloseReason, Command, Event, ShardId};
@@ -193,15 +195,7 @@ fn a_replica_lives_as_long_as_its_shard_has_consumers() {
 
 #[test]
 fn pausing_a_producer_reaches_every_shard_and_everyone_concerned() {
-    let mut lab = Lab::new(2);
-    let mut ada = lab.join("r", "ada");
-    let mut bob = lab.join("r", "bob");
-    let producer = lab.produce(&mut ada, OPUS);
-    lab.transport(&mut bob);
-    let consumer = text(&lab.consume(&mut bob, &producer)["id"]);
-    lab.forget_commands();
-    ada.news();
-    bob.news();
+    let (mut lab, mut ada, mut bob, producer, consumer) = two_shards(OPUS);
 
     for (method, paused, to_room, to_consumer) in [
         ("pauseProducer", true, "producerPaused", "consumerPaused"),
@@ -341,15 +335,7 @@ fn two_producers_of_a_transport_cannot_share_mid_or_ssrc() {
 
 #[test]
 fn closing_a_producer_closes_its_consumers_everywhere() {
-    let mut lab = Lab::new(2);
-    let mut ada = lab.join("r", "ada");
-    let mut bob = lab.join("r", "bob");
-    let producer = lab.produce(&mut ada, OPUS);
-    lab.transport(&mut bob);
-    let consumer = text(&lab.consume(&mut bob, &producer)["id"]);
-    lab.forget_commands();
-    ada.news();
-    bob.news();
+    let (mut lab, mut ada, mut bob, producer, consumer) = two_shards(OPUS);
     lab.ask(&mut ada, "closeProducer", of_producer(&producer)).unwrap();
     assert_eq!(lab.commands(0), [format!("RemoveProducer {producer}")]);
     assert_eq!(lab.commands(1), [format!("RemoveProducer {producer}")]);
