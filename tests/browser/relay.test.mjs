@@ -25,7 +25,8 @@ test('a call with one behind a line', { timeout: 120_000 }, async (t) => {
     return both.flat().length === 4 && both;
   });
   t.diagnostic(`round trips near and far, s: ${JSON.stringify(trips)}`);
-  assert.ok(trips[1].every((seconds) => seconds >= 0.06), 'no path around the line');
+  // Of the line's 60 ms; around it there would be one or two.
+  assert.ok(trips[1].every((seconds) => seconds > 0.05), 'no path around the line');
 
   // Its two transports are two clients; what they sent and received came through.
   const stats = await relay.stop();
@@ -37,14 +38,16 @@ test('a call with one behind a line', { timeout: 120_000 }, async (t) => {
   for (const { errors } of [near, far]) assert.deepEqual(errors, []);
 });
 
-// Of the page's two transports, s; none before the first answer to a check.
+// Of the page's two transports, s; none before the first answer to a check. Chromium counts whole milliseconds: near a
+// fast server there is a 0.
 function roundTrips(tab) {
   return tab.page.evaluate(async () => {
     const { send, recv } = globalThis.shardcast.transports;
     const trips = [];
     for (const transport of [send, await recv]) {
-      const pairs = [...(await transport.getStats()).values()].filter(({ type, nominated }) => type === 'candidate-pair' && nominated);
-      trips.push(...pairs.map(({ currentRoundTripTime }) => currentRoundTripTime).filter((time) => time > 0));
+      const isAnswered = ({ type, nominated, responsesReceived }) => type === 'candidate-pair' && nominated && responsesReceived > 0;
+      const pairs = [...(await transport.getStats()).values()].filter(isAnswered);
+      trips.push(...pairs.map(({ currentRoundTripTime }) => currentRoundTripTime));
     }
     return trips;
   });
