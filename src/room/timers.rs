@@ -53,7 +53,7 @@ pub(super) enum Of {
 /// How long after its deadline a patient timer may run, so that one wake-up serves many and most need none of
 /// their own: video of 25 frames/s and more wakes a shard sooner. The shortest interval among them is 100 ms
 /// (feedback to publishers, which Chromium expects every 50 to 250 ms).
-const PATIENCE: Duration = Duration::from_millis(40);
+const PATIENCE: Duration = Duration::from_millis(35);
 
 impl Timer {
     /// Whether nobody notices if it runs [`PATIENCE`] later. Not so: what a viewer waits for.
@@ -101,13 +101,13 @@ impl Timer {
 /// At most one deadline per [`Timer`]; the earliest asked for wins, and whoever is woken early asks again.
 #[derive(Default)]
 pub(super) struct Timers {
-    prompt: Heap,
-    patient: Heap,
-    /// The heap entry that counts for each timer; others are stale and skipped.
+    prompt: BinaryHeap<Reverse<Entry>>,
+    patient: Buckets,
+    /// The entry that counts for each timer; others are stale and skipped.
     due: FxHashMap<Timer, Instant>,
 }
 
-type Heap = BinaryHeap<Reverse<(Instant, Timer)>>;
+type Entry = (Instant, Timer);
 
 impl Timers {
     /// Wakes `timer` at `at` or earlier.
@@ -116,8 +116,11 @@ impl Timers {
             return;
         }
         self.due.insert(timer, at);
-        let heap = if timer.is_patient() { &mut self.patient } else { &mut self.prompt };
-        heap.push(Reverse((at, timer)));
+        if timer.is_patient() {
+            self.patient.push((at, timer));
+        } else {
+            self.prompt.push(Reverse((at, timer)));
+        }
     }
 
     /// Forgets `timer`.
@@ -145,30 +148,96 @@ impl Timers {
 
     /// When at the latest [`Self::pop`] has to be called.
     pub(super) fn next(&self) -> Option<Instant> {
-        let first = |heap: &Heap| heap.peek().map(|&Reverse((at, _))| at);
-        let patient = first(&self.patient).map(|at| at + PATIENCE);
-        first(&self.prompt).into_iter().chain(patient).min()
+        let prompt = self.prompt.peek().map(|Reverse((at, _))| *at);
+        let patient = self.patient.next().map(|at| at + PATIENCE);
+        prompt.into_iter().chain(patient).min()
     }
 
     /// Takes a timer that is due by `now`, patient or not.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Timer> {
-        let is_due = |heap: &&mut Heap| heap.peek().is_some_and(|Reverse((at, _))| *at <= now);
-        let heap = [&mut self.prompt, &mut self.patient].into_iter().find(is_due)?;
-        let Reverse((_, timer)) = heap.pop()?;
+        let prompt = self.prompt.peek().filter(|Reverse((at, _))| *at <= now);
+        let (_, timer) = if prompt.is_some() {
+            self.prompt.pop()?.0
+        } else {
+            self.patient.next().filter(|at| *at <= now)?;
+            self.patient.pop()?
+        };
         self.due.remove(&timer);
         self.prune();
         Some(timer)
     }
 
-    /// Keeps deadlines that count on top of the heaps.
+    /// Keeps deadlines that count in front.
     fn prune(&mut self) {
-        for heap in [&mut self.prompt, &mut self.patient] {
-            while let Some(Reverse((at, timer))) = heap.peek()
-                && self.due.get(timer) != Some(at)
-            {
-                heap.pop();
-            }
+        let Self { prompt, patient, due } = self;
+        let is_stale = |(at, timer): &Entry| due.get(timer) != Some(at);
+        while prompt.peek().is_some_and(|Reverse(entry)| is_stale(entry)) {
+            prompt.pop();
         }
+        while patient.peek().is_some_and(is_stale) {
+            patient.pop();
+        }
+    }
+}
+
+/// Timers that come due in the same grain ([`GRAIN_NANOS`]) share a bucket. Ten thousand peers have forty thousand of them, too many
+/// to be kept in order in the cache.
+#[derive(Default)]
+struct Buckets {
+    /// What grains are counted from, in both directions.
+    epoch: Option<Instant>,
+    /// Those with something in them, by the grain at whose end they come due; none is empty.
+    filled: FxHashMap<i64, Vec<Entry>>,
+    /// Their grains.
+    order: BinaryHeap<Reverse<i64>>,
+    /// Empty ones, to be filled again.
+    spare: Vec<Vec<Entry>>,
+}
+
+/// The resolution of patient timers, in ns.
+const GRAIN_NANOS: u64 = 5_000_000;
+
+impl Buckets {
+    fn push(&mut self, entry: Entry) {
+        let grain = grain_of(entry.0, *self.epoch.get_or_insert(entry.0));
+        let bucket = self.filled.entry(grain).or_insert_with(|| {
+            self.order.push(Reverse(grain));
+            self.spare.pop().unwrap_or_default()
+        });
+        bucket.push(entry);
+    }
+
+    /// When the first one comes due.
+    fn next(&self) -> Option<Instant> {
+        let (Reverse(grain), epoch) = (self.order.peek()?, self.epoch?);
+        let distance = Duration::from_nanos(grain.unsigned_abs() * GRAIN_NANOS);
+        Some(if *grain < 0 { epoch - distance } else { epoch + distance })
+    }
+
+    /// The entry that [`Self::pop`] would take.
+    fn peek(&self) -> Option<&Entry> {
+        self.filled.get(&self.order.peek()?.0)?.last()
+    }
+
+    /// Takes an entry of the first bucket.
+    fn pop(&mut self) -> Option<Entry> {
+        let grain = self.order.peek()?.0;
+        let bucket = self.filled.get_mut(&grain)?;
+        let entry = bucket.pop();
+        if bucket.is_empty() {
+            self.order.pop();
+            self.spare.extend(self.filled.remove(&grain));
+        }
+        entry
+    }
+}
+
+/// The first grain whose end, counted from `epoch`, is not before `at`.
+fn grain_of(at: Instant, epoch: Instant) -> i64 {
+    let nanos = |distance: Duration| distance.as_nanos() as u64;
+    match at.checked_duration_since(epoch) {
+        Some(after) => nanos(after).div_ceil(GRAIN_NANOS) as i64,
+        None => -((nanos(epoch - at) / GRAIN_NANOS) as i64),
     }
 }
 
@@ -204,16 +273,57 @@ mod tests {
 
     #[test]
     fn a_patient_timer_waits_for_company() {
-        let start = Instant::now();
+        let (start, later) = (Instant::now(), Duration::from_nanos(4 * GRAIN_NANOS));
         let mut timers = Timers::default();
         timers.schedule(Timer::Allot(1), start);
-        timers.schedule(Timer::Reports(2), start + PATIENCE / 2);
+        timers.schedule(Timer::Reports(2), start + later);
         assert_eq!(timers.next(), Some(start + PATIENCE), "asks for no wake-up before");
         assert_eq!(timers.pop(start), Some(Timer::Allot(1)), "but runs if somebody is awake");
         assert_eq!(timers.pop(start), None, "never too early");
-        timers.schedule(Timer::Pace(3), start + PATIENCE);
-        assert_eq!(timers.next(), Some(start + PATIENCE));
-        let together = [timers.pop(start + PATIENCE), timers.pop(start + PATIENCE)];
+        timers.schedule(Timer::Pace(3), start + later);
+        assert_eq!(timers.next(), Some(start + later));
+        let together = [timers.pop(start + later), timers.pop(start + later)];
         assert_eq!(together, [Some(Timer::Pace(3)), Some(Timer::Reports(2))]);
+    }
+
+    #[test]
+    fn a_patient_timer_runs_within_a_grain_of_its_deadline() {
+        let (start, grain) = (Instant::now() + Duration::from_secs(60), GRAIN_NANOS);
+        let mut timers = Timers::default();
+        // The first one sets what grains are counted from; deadlines before it are in order as well.
+        timers.schedule(Timer::Path(0), start);
+        let at = |nanos: i64| match nanos {
+            0.. => start + Duration::from_nanos(nanos as u64),
+            _ => start - Duration::from_nanos(nanos.unsigned_abs()),
+        };
+        let grain = grain as i64;
+        let deadlines = [-30_000_000_000, -grain - 1, -grain, -1, 1, grain, grain + 1, 7 * grain];
+        for (key, nanos) in (1..).zip(deadlines) {
+            timers.schedule(Timer::Path(key), at(nanos));
+        }
+        for (key, nanos) in (1..).zip(deadlines) {
+            let timer = Timer::Path(key);
+            while timers.is_set(timer) {
+                let due = timers.next().unwrap() - PATIENCE;
+                assert_eq!(timers.pop(due - Duration::from_nanos(1)), None);
+                let popped = timers.pop(due);
+                assert!(popped.is_some());
+                if popped == Some(timer) {
+                    assert!(at(nanos) <= due && due < at(nanos + grain), "{nanos} ns");
+                }
+            }
+        }
+        assert_eq!((timers.pop(at(60 * grain)), timers.count()), (None, 0));
+    }
+
+    #[test]
+    fn an_earlier_wish_moves_a_patient_timer() {
+        let start = Instant::now();
+        let mut timers = Timers::default();
+        timers.schedule(Timer::Reports(1), start + Duration::from_secs(9));
+        timers.schedule(Timer::Reports(1), start + Duration::from_secs(1));
+        assert_eq!(timers.pop(start + Duration::from_secs(2)), Some(Timer::Reports(1)));
+        assert_eq!(timers.next(), None, "the later entry is stale");
+        assert_eq!(timers.pop(start + Duration::from_secs(20)), None);
     }
 }
