@@ -37,10 +37,10 @@ impl Engine {
                         self.note_sender_report(route.producer, route.encoding, clock, received_at);
                         self.lend_clock(route.producer, route.encoding, out);
                     }
-                    report.blocks.for_each(|block| self.note_receiver(now, key, &block));
+                    report.blocks.for_each(|block| self.note_receiver(received_at, key, &block));
                 }
                 Ok(Packet::ReceiverReport(report)) => {
-                    report.blocks.for_each(|block| self.note_receiver(now, key, &block));
+                    report.blocks.for_each(|block| self.note_receiver(received_at, key, &block));
                 }
                 Ok(Packet::PictureLoss(loss)) => {
                     self.counters.asked.plis += 1;
@@ -192,8 +192,8 @@ impl Engine {
     }
 
     /// A receiver has seen our SSRC: it needs the MID no longer, and its answer to our last report tells
-    /// the round trip (RFC 3550 §6.4.1).
-    fn note_receiver(&mut self, now: Instant, key: usize, block: &ReportBlock) {
+    /// the round trip (RFC 3550 §6.4.1), in which our own queues have no part.
+    fn note_receiver(&mut self, received_at: Instant, key: usize, block: &ReportBlock) {
         let path = &mut self.paths[key];
         let Some(&consumer) = path.consumers.get(&block.ssrc) else { return };
         let consumer = &mut self.consumers[consumer];
@@ -208,7 +208,7 @@ impl Engine {
                 producer_scores: producer.encodings.iter().map(|e| e.score.value()).collect(),
             });
         }
-        if let Some(rtt) = consumer.sent.round_trip(block, now) {
+        if let Some(rtt) = consumer.sent.round_trip(block, received_at) {
             path.rtt.sample(rtt);
             if let Some(line) = &mut path.line {
                 line.estimator.rtt_measured(rtt);

@@ -11,6 +11,7 @@ use crate::room::faults::Spot;
 use crate::room::paths::Path;
 use crate::room::producer::Producer;
 use crate::room::replay;
+use crate::room::reports;
 use crate::room::spec::{Event, What, Why};
 use crate::room::timers::Timer;
 use crate::room::{Engine, Outbox};
@@ -182,6 +183,7 @@ impl Engine {
         }
         let has_news = producer.has_news;
         if has_news {
+            self.producers[producer_key].measure_layers(now);
             self.producers[producer_key].has_news = false;
             self.allot_receivers(now, producer_key);
         }
@@ -225,6 +227,7 @@ impl Engine {
             }
             if let Some(layers) = consumer.news(producer) {
                 self.events.push_back(Event::LayersChanged { id: consumer.id, layers });
+                reports::hasten(path, &mut self.timers, consumer.transport, now);
             }
             let need =
                 consumer.new_need(now).or(early.filter(|_| consumer.needs_key_frame() == early));

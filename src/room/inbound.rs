@@ -12,7 +12,7 @@ use crate::room::parcel::{Note, Parcel};
 use crate::room::paths::Path;
 use crate::room::producer::{Labels, Route, Stream};
 use crate::room::repair::EXPIRE_INTERVAL;
-use crate::room::reports::FEEDBACK_INTERVAL;
+use crate::room::reports::{self, FEEDBACK_INTERVAL};
 use crate::room::timers::Timer;
 use crate::room::{Datagram, Drop, Engine, Outbox};
 use crate::transport::{Rejected, ice, srtp};
@@ -340,7 +340,10 @@ impl Engine {
         }
         if is_new_source {
             for &consumer in &producer.consumers {
-                self.consumers[consumer].source_changed(arrival.encoding);
+                let consumer = &mut self.consumers[consumer];
+                consumer.source_changed(arrival.encoding);
+                let transport = consumer.transport;
+                reports::hasten(&mut self.paths[transport], &mut self.timers, transport, now);
             }
         }
         if opened.codec == Codec::Opus {

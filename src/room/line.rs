@@ -15,8 +15,8 @@ use crate::wire::rtcp::TransportCc;
 /// Bandwidth is shared out anew this often: a layer that falls silent is left within this time.
 const ALLOT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// This often where there is nothing to choose and room for twice as much: thousands of receivers of one encoding must
-/// not take turns five times a second.
+/// This often where there is nothing to choose and room for twice as much, or nothing is sent: thousands of receivers of
+/// one encoding must not take turns five times a second.
 const CALM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// While a line is new, the smallest sizes of what is wanted are sent even beyond the estimate, up to this many
@@ -175,7 +175,10 @@ impl Engine {
         for consumer in path.consumers.values() {
             producers[consumers[*consumer].producer].measure_layers(now);
         }
+        // Reports, which look as well, may be seldom.
+        path.follow_sent_bytes(now);
         let mut is_video = false;
+        let mut is_silent = true;
         let mut requests: Vec<Request<'_, Ssrc>> = Vec::with_capacity(path.consumers.len());
         let mut keys = Vec::with_capacity(path.consumers.len());
         for &consumer_key in path.consumers.values() {
@@ -190,6 +193,7 @@ impl Engine {
                 MediaKind::Video => Kind::Camera,
             };
             is_video |= kind != Kind::Audio;
+            is_silent &= kind == Kind::Audio || producer.is_at_rest(now);
             requests.push(Request {
                 id: consumer.ssrc,
                 kind,
@@ -219,8 +223,8 @@ impl Engine {
         path.pacer.set_spare(is_measured.then_some(spare), now);
         let is_full = line.estimator.queueing(now) >= FULL_QUEUE;
         (line.desired, line.granted) = (outcome.desired, outcome.granted);
-        let is_calm =
-            !(is_measured && is_new) && leave_no_choice(&requests, outcome.desired, available);
+        let is_calm = is_silent
+            || !(is_measured && is_new) && leave_no_choice(&requests, outcome.desired, available);
         for (consumer, grant) in keys.into_iter().zip(outcome.grants) {
             let consumer = &mut consumers[consumer];
             consumer.aim(grant, &producers[consumer.producer], is_full, now);

@@ -87,8 +87,10 @@ pub(super) struct Path {
     pub(super) line: Option<Box<Line>>,
     /// What waits for its turn beside live media.
     pub(super) pacer: Pacer,
-    /// Media bytes sent since the last reports.
+    /// Media bytes sent since they were looked at last.
     pub(super) sent_bytes: usize,
+    /// Reports in a row without anything new about its streams.
+    pub(super) steady_reports: u8,
     /// A request for a lost packet whose answer will tell the round trip: its producer, encoding, number,
     /// and when it was sent.
     pub(super) asked: Option<(usize, u8, SeqNo, Instant)>,
@@ -111,6 +113,9 @@ pub(super) struct Path {
 // There is one per transport, connected or not.
 const _: () = assert!(size_of::<Path>() <= 1664);
 
+/// What is sent is measured over at least this long.
+const MEASURE_MILLIS: u128 = 500;
+
 impl Path {
     pub(super) fn new(id: TransportId, transport: Transport, now: Instant) -> Self {
         Self {
@@ -131,6 +136,7 @@ impl Path {
             line: None,
             pacer: Pacer::default(),
             sent_bytes: 0,
+            steady_reports: 0,
             asked: None,
             handshake_began: None,
             meters: PathMeters::default(),
@@ -183,10 +189,14 @@ impl Path {
         (self.measured_at, self.sent_bytes) = (Some(now), 0);
     }
 
-    /// Lets the budget for retransmissions follow what was sent since the last call.
+    /// Lets the budget for retransmissions follow what was sent since it did so last, if that is long enough ago.
     pub(super) fn follow_sent_bytes(&mut self, now: Instant) {
-        let since = self.measured_at.replace(now).unwrap_or(self.created);
-        let millis = now.saturating_duration_since(since).as_millis().max(1);
+        let since = self.measured_at.unwrap_or(self.created);
+        let millis = now.saturating_duration_since(since).as_millis();
+        if millis < MEASURE_MILLIS {
+            return;
+        }
+        self.measured_at = Some(now);
         let bits = std::mem::take(&mut self.sent_bytes) as u128 * 8;
         self.resends.follow((bits * 1000 / millis) as u64, now);
     }

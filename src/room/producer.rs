@@ -202,6 +202,11 @@ impl Producer {
         self.paused || self.muted
     }
 
+    /// Whether none of its encodings is sent; one that begins is news.
+    pub(super) fn is_at_rest(&self, now: Instant) -> bool {
+        !self.encodings.iter().any(|encoding| encoding.is_active(now))
+    }
+
     /// What an encoding's packets said about its layers.
     pub(super) fn structure(&self, encoding: u8) -> Option<&Structure> {
         self.encodings.get(usize::from(encoding)).map(|encoding| &encoding.structure)

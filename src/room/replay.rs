@@ -17,6 +17,7 @@ use crate::room::forward::{Opened, send};
 use crate::room::parcel::Note;
 use crate::room::paths::Path;
 use crate::room::producer::{Encoding, Producer};
+use crate::room::reports;
 use crate::room::spec::Event;
 use crate::room::timers::Timer;
 use crate::room::{Engine, Outbox};
@@ -255,7 +256,7 @@ impl Engine {
         left: &mut usize,
         out: &mut impl Outbox,
     ) -> Progress {
-        let Self { consumers, paths, producers, counters, events, .. } = self;
+        let Self { consumers, paths, producers, counters, events, timers, .. } = self;
         let consumer = &mut consumers[key];
         let path = &mut paths[consumer.transport];
         let producer = &producers[consumer.producer];
@@ -294,6 +295,7 @@ impl Engine {
         }
         if let Some(layers) = consumer.news(producer) {
             events.push_back(Event::LayersChanged { id: consumer.id, layers });
+            reports::hasten(path, timers, consumer.transport, now);
         }
         if !consumer.flows(index) {
             return Progress::Lost;

@@ -11,7 +11,7 @@ use crate::room::consumer::Consumer;
 use crate::room::paths::Path;
 use crate::room::producer::Producer;
 use crate::room::spec::Event;
-use crate::room::timers::Timer;
+use crate::room::timers::{Timer, Timers};
 use crate::wire::rtcp::{
     CompoundWriter, FeedbackFields, MAX_REPORT_BLOCKS, ReportBlock, SenderInfo, write_cname,
     write_max_bitrate, write_receiver_report, write_sender_report, write_transport_cc,
@@ -22,6 +22,11 @@ use std::collections::VecDeque;
 /// Mean time between a transport's reports. SFUs use about a second: more seldom, and lip-sync drifts
 /// after a layer switch.
 const REPORT_INTERVAL: Duration = Duration::from_millis(1000);
+/// The same while all its streams go on as they did, which their receiver knows by then. RFC 3550 §6.2 is content with
+/// 5 s, which is what libwebrtc takes for audio; but a switch may be near.
+const STEADY_INTERVAL: Duration = Duration::from_millis(3000);
+/// So many reports on each stream come first: receivers estimate a stream's clock from two and more.
+const UNSTEADY_REPORTS: u8 = 3;
 /// Largest plaintext compound, in bytes: with SRTCP's overhead below the path MTU of 1,280.
 const MAX_COMPOUND: usize = 1200;
 /// Time between two transport-wide feedback messages to a publisher; Chromium's estimator adapts to
@@ -40,16 +45,9 @@ impl Engine {
             && !self.timers.is_set(Timer::Reports(key))
         {
             path.measure_sent_bytes(now);
-            self.schedule_reports(now, key);
+            let at = now + spread(path, REPORT_INTERVAL);
+            self.timers.schedule(Timer::Reports(key), at);
         }
-    }
-
-    fn schedule_reports(&mut self, now: Instant, key: usize) {
-        // RFC 3550 §6.2 spreads reports over 0.5 to 1.5 intervals. A transport's id is random, so it
-        // serves to keep transports out of step without a generator of our own.
-        let spread = self.paths[key].own_ssrc.0 % 1000;
-        let interval = REPORT_INTERVAL / 2 + REPORT_INTERVAL * spread / 1000;
-        self.timers.schedule(Timer::Reports(key), now + interval);
     }
 
     /// Sends sender reports of the transport's consumers and receiver reports on its producers.
@@ -62,6 +60,7 @@ impl Engine {
         let mut max_bitrate = max_bitrate(path, producers, &blocks, now);
         let mut blocks = blocks.into_iter().peekable();
         let mut pending = consumer_keys.next();
+        let mut is_steady = path.producers.is_empty();
         while pending.is_some() || blocks.peek().is_some() {
             let Some(buffer) = out.datagram() else { break };
             let mut compound = CompoundWriter::new(&mut buffer[..MAX_COMPOUND]);
@@ -77,6 +76,7 @@ impl Engine {
             }
             while let Some(consumer) = pending.map(|key| &mut consumers[key]) {
                 let source = &producers[consumer.producer];
+                is_steady &= consumer.sent.is_reported();
                 let fitted = push_sender_report(&mut compound, consumer, source, now).is_some();
                 if !fitted && !compound.is_empty() {
                     break;
@@ -86,9 +86,11 @@ impl Engine {
             let len = compound.len();
             send_compound(path, len, out);
         }
-        let path = &self.paths[key];
+        path.steady_reports = if is_steady { path.steady_reports.saturating_add(1) } else { 0 };
+        let mean =
+            if path.steady_reports < UNSTEADY_REPORTS { REPORT_INTERVAL } else { STEADY_INTERVAL };
         if path.has_media() && path.transport.is_connected() {
-            self.schedule_reports(now, key);
+            self.timers.schedule(Timer::Reports(key), now + spread(path, mean));
         }
     }
 
@@ -121,6 +123,20 @@ impl Engine {
             send_compound(path, written.len, out);
         }
     }
+}
+
+/// One of the streams of the transport `key` goes on from another source: how its clock goes now is told soon.
+pub(super) fn hasten(path: &mut Path, timers: &mut Timers, key: usize, now: Instant) {
+    path.steady_reports = 0;
+    if timers.is_set(Timer::Reports(key)) {
+        timers.schedule(Timer::Reports(key), now + spread(path, REPORT_INTERVAL));
+    }
+}
+
+/// A transport's own time between reports, up to half of [`REPORT_INTERVAL`] more or less than `mean` (RFC 3550 §6.2). Its
+/// id is random, so it serves to keep transports out of step without a generator of our own.
+fn spread(path: &Path, mean: Duration) -> Duration {
+    mean - REPORT_INTERVAL / 2 + REPORT_INTERVAL * (path.own_ssrc.0 % 1000) / 1000
 }
 
 /// Names the server in receiver reports; receivers of media see the publisher's name instead.

@@ -46,10 +46,17 @@ impl Sent {
         self.report = Some((ntp_middle, self.age(now).as_micros() as u32));
     }
 
+    /// Whether a sender report has ever left.
+    pub(super) fn is_reported(&self) -> bool {
+        self.report.is_some()
+    }
+
     /// The round trip, if `block` answers the last sender report.
-    pub(super) fn round_trip(&self, block: &ReportBlock, now: Instant) -> Option<Duration> {
+    pub(super) fn round_trip(&self, block: &ReportBlock, received_at: Instant) -> Option<Duration> {
         let (_, sent_at) = self.report.filter(|(middle, _)| *middle == block.last_sr)?;
-        let since = (self.age(now).as_micros() as u32).wrapping_sub(sent_at);
+        let since = (self.age(received_at).as_micros() as u32).wrapping_sub(sent_at);
+        // The kernel's clock may be a little behind ours.
+        let since = u32::try_from(since.cast_signed()).ok()?;
         let held = u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536;
         Duration::from_micros(since.into()).checked_sub(Duration::from_micros(held))
     }

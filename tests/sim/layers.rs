@@ -83,6 +83,26 @@ fn descriptors_count_on_across_switches() {
     }
 }
 
+/// While a receiver learns a stream's clock, reports come each second (half a second more or less, RFC 3550 §6.2), and
+/// then every third, until another encoding's clock counts.
+#[test]
+fn reports_of_a_steady_stream_are_seldom_until_it_switches() {
+    let mut scene = Scene::new(simulcast(Format::Vp8), 3, Weather::CALM, Weather::CALM);
+    let reports_within = |scene: &mut Scene, millis| {
+        let before = scene.sink().reports;
+        scene.run(millis);
+        scene.sink().reports - before
+    };
+    scene.wish(0, 2);
+    let first = reports_within(&mut scene, 7000);
+    assert!(first >= 4, "{first} reports on a new stream");
+    let steady = reports_within(&mut scene, 12_000);
+    assert!((3..=5).contains(&steady), "{steady} reports on a steady stream");
+    scene.wish(2, 2);
+    let switched = reports_within(&mut scene, 5000);
+    assert!(switched >= 3, "{switched} reports after a switch");
+}
+
 /// RFC 4588 §4: a retransmission is the packet that it repeats, with the marker bit that this one had. The view
 /// compares them bit by bit.
 #[test]

@@ -436,6 +436,8 @@ pub struct Sink {
     pub fillers: BTreeSet<SeqNo>,
     /// The last sender report: NTP and RTP timestamps.
     pub clock: Option<(u64, u32)>,
+    /// Sender reports that came.
+    pub reports: usize,
     /// When each frame's first packet came, and in how many packets and bytes it did.
     pub arrivals: Vec<(Instant, usize)>,
     /// The MIDs that packets said, in order of arrival.
@@ -469,6 +471,7 @@ impl Sink {
             packets: BTreeMap::new(),
             fillers: BTreeSet::new(),
             clock: None,
+            reports: 0,
             arrivals: Vec::new(),
             mids: Vec::new(),
             captures: 0,

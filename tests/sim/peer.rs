@@ -363,6 +363,7 @@ impl Peer {
             Packet::SenderReport(report) => {
                 if let Some(sink) = self.sinks.get_mut(&report.info.ssrc) {
                     sink.clock = Some((report.info.ntp, report.info.rtp));
+                    sink.reports += 1;
                 }
             }
             Packet::ReceiverReport(report) => {
