@@ -1,6 +1,6 @@
 //! Parcels between shards: one bounded single-producer queue per ordered pair. What travels are
-//! pointers: a second queue brings the emptied parcels back to be filled again, so that few are in use,
-//! which stay in the cache.
+//! pointers: a second queue brings the emptied parcels back to be filled again, the last one first, so that
+//! few are in use, which stay in the cache.
 
 use std::sync::Arc;
 
@@ -37,10 +37,10 @@ pub(super) fn connect(wakers: &[Arc<Waker>]) -> Vec<Ends> {
             let lane = (from != to).then(|| {
                 let (producer, filled) = RingBuffer::new(QUEUE_PARCELS);
                 // One more: what is being filled may not be in either queue.
-                let (emptied, spare) = RingBuffer::new(QUEUE_PARCELS + 1);
-                ends[usize::from(to.0)].inlets.lanes.push(Inlet { from, filled, emptied });
+                let (returned, emptied) = RingBuffer::new(QUEUE_PARCELS + 1);
+                ends[usize::from(to.0)].inlets.lanes.push(Inlet { from, filled, returned });
                 let target = wakers[usize::from(to.0)].clone();
-                Outlet { producer, spare, target, fresh: false }
+                Outlet { producer, emptied, spare: Vec::new(), target, fresh: false }
             });
             ends[usize::from(from.0)].outlets.lanes.push(lane);
         }
@@ -65,10 +65,24 @@ pub(super) struct Outlets {
 struct Outlet {
     producer: Producer<Box<Parcel>>,
     /// Parcels that come back.
-    spare: Consumer<Box<Parcel>>,
+    emptied: Consumer<Box<Parcel>>,
+    /// Those of them that wait to be filled again, on top what came back last: a burst leaves more than are
+    /// needed afterwards, and taken in turn they would all be out of the cache by theirs.
+    spare: Vec<Box<Parcel>>,
     target: Arc<Waker>,
     /// Whether parcels were put in since the target was woken last.
     fresh: bool,
+}
+
+impl Outlet {
+    /// The parcel that was emptied last, or a new one.
+    fn empty_parcel(&mut self) -> Box<Parcel> {
+        let count = self.emptied.slots();
+        if let Ok(chunk) = self.emptied.read_chunk(count) {
+            self.spare.extend(chunk);
+        }
+        self.spare.pop().unwrap_or_default()
+    }
 }
 
 impl Outlets {
@@ -85,7 +99,7 @@ impl Outlets {
             counters.parcels_full += 1;
             return false;
         }
-        let mut parcel = lane.spare.pop().unwrap_or_default();
+        let mut parcel = lane.empty_parcel();
         fill(&mut parcel);
         let is_taken = lane.producer.push(parcel).is_ok();
         debug_assert!(is_taken, "only this end fills it");
@@ -125,7 +139,7 @@ pub(super) struct Inlets {
 struct Inlet {
     from: ShardId,
     filled: Consumer<Box<Parcel>>,
-    emptied: Producer<Box<Parcel>>,
+    returned: Producer<Box<Parcel>>,
 }
 
 impl Inlets {
@@ -144,7 +158,7 @@ impl Inlets {
     /// Shows up to [`PARCELS_PER_TURN`] parcels of each shard to `take`, in order, many at once.
     pub fn take(&mut self, mut take: impl FnMut(ShardId, &[Box<Parcel>])) -> Taken {
         let mut all = Taken::default();
-        for Inlet { from, filled, emptied } in &mut self.lanes {
+        for Inlet { from, filled, returned } in &mut self.lanes {
             let waiting = filled.slots();
             let taken = waiting.min(PARCELS_PER_TURN);
             let Ok(chunk) = filled.read_chunk(taken) else { continue };
@@ -155,7 +169,7 @@ impl Inlets {
             }
             for parcel in chunk {
                 // There is room for all that were ever made.
-                let _ = emptied.push(parcel);
+                let _ = returned.push(parcel);
             }
             all.parcels += taken as u64;
         }
