@@ -253,4 +253,25 @@ mod tests {
         }
         assert_eq!(used.len(), 3);
     }
+
+    #[test]
+    fn after_a_burst_few_parcels_are_in_use() {
+        let mut ends = ends(2);
+        let mut counters = Counters::default();
+        for mark in 0..QUEUE_PARCELS as u16 {
+            assert!(put(&mut ends[0].outlets, 1, mark, &mut counters));
+        }
+        while !ends[1].inlets.is_empty() {
+            take(&mut ends[1].inlets);
+        }
+        let mut used = std::collections::BTreeSet::new();
+        for _ in 0..QUEUE_PARCELS {
+            let mut fill = |parcel: &mut Parcel| {
+                used.insert(std::ptr::from_ref(parcel) as usize);
+            };
+            assert!(ends[0].outlets.put(ShardId(1), &mut fill, &mut counters));
+            take(&mut ends[1].inlets);
+        }
+        assert_eq!(used.len(), 1);
+    }
 }
