@@ -86,6 +86,7 @@ impl Engine {
             self.guarded(now, out, |engine, out| {
                 for packets in chunks.by_ref() {
                     engine.work.about = engine.about_producer(packets[0].producer);
+                    engine.remember(packets, bytes);
                     equalise(packets);
                     engine.lend(now, packets, bytes, out);
                     engine.forward(now, packets, bytes, out);
@@ -144,7 +145,11 @@ impl Engine {
             received_at,
             repaired: false,
         };
-        self.note_arrival(now, packet, arrival).filter(|_| !replayed)
+        let opened = self.note_arrival(now, packet, arrival)?;
+        if replayed {
+            self.remember(&[opened], |_| packet);
+        }
+        (!replayed).then_some(opened)
     }
 
     /// Does what another shard's word asks for.
@@ -332,7 +337,6 @@ impl Engine {
         if !arrival.repaired {
             encoding.reception.packet(arrival.seq, arrival.header.timestamp, arrival.received_at);
         }
-        encoding.remember(packet, opened);
         producer.meter_layer(&opened);
         producer.has_news |= (begins || is_new_source) && producer.kind == MediaKind::Video;
         if !std::mem::replace(&mut producer.expires, true) {
@@ -350,6 +354,19 @@ impl Engine {
             self.note_level(now, packet, &opened);
         }
         Some(opened)
+    }
+
+    /// Keeps packets, all of one producer, for consumers who lose them or begin with them. Many at once and
+    /// not each as it is read: the histories of many producers are in no cache, and whatever reads what was
+    /// just written has to wait until the writes before it have reached memory.
+    fn remember<'a>(&mut self, packets: &[Opened], bytes: impl Fn(&Opened) -> &'a [u8]) {
+        let Some(producer) = packets.first().map(|first| first.producer) else { return };
+        let Some(producer) = self.producers.get_mut(producer) else { return };
+        for packet in packets {
+            if let Some(encoding) = producer.encodings.get_mut(usize::from(packet.encoding)) {
+                encoding.remember(bytes(packet), packet);
+            }
+        }
     }
 
     /// Copies packets to the shards that have a replica of their producer, and want them.

@@ -427,9 +427,12 @@ impl Encoding {
     }
 
     /// Keeps a packet for a while. A key frame that begins grants all wishes, and what was lost before it
-    /// matters no more.
-    pub(super) fn remember(&mut self, packet: &[u8], opened: Opened) {
-        self.history.insert(opened.seq, opened.received_at, packet, opened);
+    /// matters no more. One of a source that has been replaced meanwhile is not kept.
+    pub(super) fn remember(&mut self, packet: &[u8], opened: &Opened) {
+        if self.ssrc != Some(opened.header.ssrc) {
+            return;
+        }
+        self.history.insert(opened.seq, opened.received_at, packet, *opened);
         if opened.frame.key_frame && !opened.codec.is_audio() {
             self.history.note_key_frame(opened.seq);
             self.nack.clear_before(opened.seq);

@@ -132,7 +132,7 @@ fn every_length_and_flip_of_a_parcels_packet_is_harmless() {
         let mut note = |seq, bytes: &[u8]| {
             let (seq, replayed) = (SeqNo(seq), seq % 3 == 0);
             let note = Note::Media { producer: id, encoding, seq, received_at: now, replayed };
-            scene.world.hand_over(1, ShardId(0), note, bytes);
+            scene.world.hand_over(1, ShardId(0), &[(note, bytes)]);
         };
         for len in 0..=packet.len() {
             note(len as u64, &packet[..len]);

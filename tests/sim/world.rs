@@ -336,11 +336,15 @@ impl World {
         });
     }
 
-    /// Hands a shard a parcel as if it came `from` another, past its queue.
-    pub fn hand_over(&mut self, shard: usize, from: ShardId, note: Note, packet: &[u8]) {
-        let (now, mut parcel) = (self.now, Box::<Parcel>::default());
-        parcel.fill(note, packet);
-        self.with_engine(shard, |engine, out| engine.receive_parcels(now, from, &[parcel], out));
+    /// Hands a shard parcels of one turn as if they came `from` another, past its queue.
+    pub fn hand_over(&mut self, shard: usize, from: ShardId, notes: &[(Note, &[u8])]) {
+        let parcel = |(note, packet): &(Note, &[u8])| {
+            let mut parcel = Box::<Parcel>::default();
+            parcel.fill(*note, packet);
+            parcel
+        };
+        let (now, parcels) = (self.now, notes.iter().map(parcel).collect::<Vec<_>>());
+        self.with_engine(shard, |engine, out| engine.receive_parcels(now, from, &parcels, out));
     }
 
     /// A peer sends one datagram of its own through the network.
