@@ -68,6 +68,7 @@ struct Outlet {
     emptied: Consumer<Box<Parcel>>,
     /// Those of them that wait to be filled again, on top what came back last: a burst leaves more than are
     /// needed afterwards, and taken in turn they would all be out of the cache by theirs.
+    #[allow(clippy::vec_box, reason = "as they travel")]
     spare: Vec<Box<Parcel>>,
     target: Arc<Waker>,
     /// Whether parcels were put in since the target was woken last.
