@@ -157,9 +157,10 @@ pub fn many_rooms(bench: &Bench) -> Result<Outcome> {
 pub fn shards(bench: &Bench) -> Result<Outcome> {
     let publishers = bench.size(40, 2).to_string();
     let kilobits = bench.size(5000, 500).to_string();
-    // Without feedback, or the estimate of each receiver's line would decide how much is sent.
-    let flags =
-        ["--publishers", &publishers, "--peers", "4", "--bitrate", &kilobits, "--feedback", "0"];
+    // Without feedback, or the estimate of each receiver's line would decide how much is sent. Peers that join one
+    // by one are shared out evenly.
+    let who = ["--publishers", &publishers, "--peers", "4", "--joining", "1"];
+    let flags = [&who[..], &["--bitrate", &kilobits, "--feedback", "0"]].concat();
     let run = |workers: &str| {
         load::alone(
             bench,
@@ -168,7 +169,8 @@ pub fn shards(bench: &Bench) -> Result<Outcome> {
         )
     };
     let (mut extra, mut faults, mut under) = (Vec::new(), Vec::new(), String::new());
-    for _ in 0..bench.size(2, 1) {
+    // Runs of one server differ by more than the figure.
+    for _ in 0..bench.size(5, 1) {
         let (one, two) = (run("1")?, run("2")?);
         // Half of the receivers are on the other shard, so each packet is handed over once.
         let handed_over = two.number("/packets/sent_per_second")?;
