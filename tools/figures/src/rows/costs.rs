@@ -3,7 +3,7 @@
 use super::conditions;
 use crate::bench::{Bench, Result, median};
 use crate::figure::{Bound, Curve, Figure, Outcome, digits, with_unit};
-use crate::load;
+use crate::load::{self, Report};
 use crate::plot::Plot;
 
 /// See [`fan_out`].
@@ -42,6 +42,45 @@ pub fn profiles(bench: &Bench) -> Result<Outcome> {
         .under(under)
         .unless_invalid(&faults);
     Ok(Outcome { figures: vec![figure], curves: Vec::new() })
+}
+
+/// A livestream whose receivers send transport-wide feedback ten times a second, against one without: the difference
+/// of neighbouring runs.
+pub fn feedback(bench: &Bench) -> Result<Outcome> {
+    let peers = bench.size(100, 3).to_string();
+    let seconds = bench.seconds(3.0);
+    let mut figures = Vec::new();
+    for backend in ["mmsg", "uring"] {
+        let run = |millis: &str| {
+            let flags = ["--peers", &peers, "--feedback", millis, "--warmup", "3"];
+            let flags = [&flags[..], &["--seconds", &seconds]].concat();
+            load::alone(bench, &["--io-backend", backend], &flags)
+        };
+        let (mut extra, mut without, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+        for pair in 0..bench.size(8, 1) {
+            // A machine that gets slower meanwhile adds to one pair what it takes from the next.
+            let reports = match pair % 2 {
+                0 => [run("0")?, run("100")?],
+                _ => {
+                    let telling = run("100")?;
+                    [run("0")?, telling]
+                }
+            };
+            let [silent, telling] = reports.each_ref().map(|r| r.number("/server/ns_per_packet"));
+            let silent = silent?;
+            extra.push(telling? - silent);
+            without.push(silent);
+            faults.extend(reports.iter().flat_map(Report::faults));
+        }
+        let name = format!("extra CPU per packet with transport-wide-cc, all threads, {backend}");
+        let bound = Bound::AtMost { must: 200.0, aim: 80.0 };
+        let note = format!("{} without", with_unit(median(without), "ns"));
+        let figure = Figure::number(&name, median(extra), "ns", bound).noting(&note);
+        figures.push(
+            figure.under(format!("livestream to {peers}, AES-128-GCM")).unless_invalid(&faults),
+        );
+    }
+    Ok(Outcome { figures, curves: Vec::new() })
 }
 
 /// One publisher to ever more receivers.

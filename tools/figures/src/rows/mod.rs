@@ -54,6 +54,11 @@ pub const ROWS: &[Row] = &[
         measure: |bench| floor::row(bench, "audio 1x50", AUDIO),
     },
     Row {
+        name: "feedback",
+        about: "what transport-wide feedback costs the server",
+        measure: costs::feedback,
+    },
+    Row {
         name: "meeting",
         about: "a meeting of 50 with simulcast, and more",
         measure: rooms::meeting,
