@@ -83,8 +83,8 @@ pub(super) struct Arrival {
 }
 
 impl Opened {
-    /// Reads what consumers need from the opened `packet`; `None` if its padding lies or its codec is
-    /// none of the producer's.
+    /// Reads what consumers need from the opened `packet`, but for its frame, which [`Self::read_frame`] adds; `None`
+    /// if its padding lies or its codec is none of the producer's.
     pub(super) fn read(packet: &[u8], arrival: Arrival, producer: &mut Producer) -> Option<Self> {
         let header = arrival.header;
         let payload = header.payload(packet).ok()?;
@@ -107,12 +107,11 @@ impl Opened {
             element_count: 0,
         };
         opened.read_elements(packet, producer);
-        let encoding = producer.encodings.get_mut(usize::from(arrival.encoding))?;
-        Some(opened.read_again(packet, &mut encoding.structure))
+        Some(opened)
     }
 
     /// The same packet with what it says about its frame, as `structure` tells.
-    pub(super) fn read_again(&self, packet: &[u8], structure: &mut Structure) -> Self {
+    pub(super) fn read_frame(&self, packet: &[u8], structure: &mut Structure) -> Self {
         let dependency = self.element(Extension::DependencyDescriptor, packet);
         let (payload, marker) = (self.payload(packet), self.header.marker);
         let frame = FrameInfo::read(self.codec, payload, marker, dependency, structure);
@@ -261,7 +260,7 @@ fn catch_up(
         if packet.order > first.order {
             continue;
         }
-        let packet = &packet.read_again(bytes, &mut structure);
+        let packet = &packet.read_frame(bytes, &mut structure);
         let Some(admitted) = consumer.admit(packet, producer, now) else { continue };
         sent +=
             u64::from(send(consumer, path, producer, (packet, bytes), admitted, now, out).is_ok());

@@ -330,6 +330,8 @@ impl Engine {
         let clock_rate = producer.clock_rate();
         let encoding = producer.encodings.get_mut(usize::from(arrival.encoding))?;
         let is_new_source = encoding.latch(arrival.header.ssrc, clock_rate);
+        // Only now: a new source's first packet may announce its structure, in place of the old one's.
+        let opened = opened.read_frame(packet, &mut encoding.structure);
         let begins = encoding.note_activity(arrival.received_at);
         encoding.codec = Some(opened.codec);
         encoding.meter.add(usize::from(opened.len), now);

@@ -286,7 +286,7 @@ impl Engine {
             }
             *left = left.saturating_sub(bytes.len());
             path.replaying = path.replaying.saturating_sub(bytes.len());
-            let packet = &packet.read_again(bytes, &mut structure);
+            let packet = &packet.read_frame(bytes, &mut structure);
             replay_one(consumer, path, producer, (bytes, packet), now, counters, out);
             if let Some(cursor) = &mut consumer.replay.cursor {
                 cursor.next = SeqNo(seq.0 + 1);

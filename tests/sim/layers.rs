@@ -136,6 +136,24 @@ fn what_overtook_the_structure_is_understood_when_that_has_come() {
     }
 }
 
+/// A new source announces its structure in its very first packet: by it, layers are told apart from there on.
+#[test]
+fn a_new_source_is_understood_from_its_first_packet_on() {
+    for format in [Format::Av1, Format::H264Layered] {
+        let mut scene = Scene::new(simulcast(format), 2, Weather::CALM, Weather::CALM);
+        scene.wish(0, 0);
+        scene.run(1000);
+        let source = &mut scene.world.peers[scene.publisher].sources[0];
+        source.begin_anew(1000, 10);
+        source.encoder = Some(Encoder::new(simulcast(format), 10, 0, 9));
+        scene.run(1000);
+        let decoder = scene.check();
+        let of_new_source = decoder.frames.keys().filter(|(encoding, ..)| *encoding == 10);
+        let layers: Vec<_> = of_new_source.collect();
+        assert_eq!(layers, [&(10, 0, 0)], "{format:?}: only the lowest was wished for");
+    }
+}
+
 /// RFC 3550 §8.2: another SSRC is another stream, and late packets and retransmissions of the former one are
 /// not this one's.
 #[test]
