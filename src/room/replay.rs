@@ -266,7 +266,8 @@ impl Engine {
             return Progress::Lost;
         };
         let history = &encoding.history;
-        // A new key frame has come meanwhile: what lies before it is not needed any more.
+        // A new key frame has come meanwhile: what lies before it is not needed any more, but for the rest of a
+        // picture, if it is still there. One that stays without its end is decoded by nobody.
         let has_ended = |seq| history.entry(seq).is_none_or(|(_, last)| last.header.marker);
         let mut next = cursor.next;
         let newest = newest_key_frame(encoding).filter(|it| it.0 > next);

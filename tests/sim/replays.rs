@@ -7,6 +7,7 @@ use shardcast::room::spec::Command;
 
 use crate::media::{Received, Sink, Source};
 use crate::network::Weather;
+use crate::streams::{Encoder, Format, Shape};
 use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -263,4 +264,25 @@ fn what_came_while_the_producer_paused_is_not_replayed() {
         assert!(sink.packets.values().all(|packet| !hidden.contains(&captured(packet))));
         assert!(captured(sink.packets.values().last().expect("packets")) > resumed_at + SECOND / 2);
     }
+}
+
+/// When a newer key frame comes, a replay first ends the picture that it stands in, unless the history has let go of
+/// it. Then the picture stays without its end: nobody decodes it, and a marker would make that happen.
+#[test]
+fn a_replay_leaps_from_within_a_picture_that_is_kept_no_more() {
+    const SHAPE: Shape = Shape { format: Format::H264, spatial: 1, temporal: 1, key_svc: false };
+    let mut world = World::new(63, 1, Weather::CALM);
+    let publisher = world.join(0);
+    let mut camera = camera(&world);
+    camera.encoder = Some(Encoder::new(SHAPE, 0, 0, 0));
+    camera.packets_per_frame = 40;
+    let video = world.publish(publisher, vec![camera]);
+    world.run(ms(1400));
+    let viewer = world.join(0);
+    let (_, ssrc) = world.consume(viewer, video);
+    world.peers[publisher].sources[0].wants_key_frame = true;
+    world.run(SECOND);
+    world.check_sinks();
+    let view = world.peers[viewer].sinks[&ssrc].view.as_ref().expect("layered");
+    assert_eq!(view.check(&world.arrivals).switches, 2, "it began, and leapt");
 }

@@ -4,8 +4,10 @@
 //! went over to another source, and what each packet was that the weather took.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use shardcast::id::Ssrc;
+use shardcast::media::history::Limits;
 use shardcast::wire::extension::Elements;
 use shardcast::wire::rtp::Header;
 use shardcast::wire::seq::SeqNo;
@@ -95,6 +97,16 @@ struct Sent {
     label: Label,
     encoding: u8,
     image: Image,
+}
+
+impl Sent {
+    /// Whether a replay that stood within a picture goes on with a newer key frame, since the history has let go of
+    /// the picture's end: it keeps no more than the newest key frame for longer than its span. How long packets were
+    /// under way to the server is not known here.
+    fn leaps_to(&self, next: &Self) -> bool {
+        let passed = next.label.captured.saturating_sub(self.label.captured);
+        !self.image.marker && Duration::from_micros(passed) > Limits::VIDEO.span / 2
+    }
 }
 
 pub struct View {
@@ -218,7 +230,7 @@ impl View {
         let mut last: Option<(SeqNo, &Sent)> = None;
         let mut switch = true;
         for (seq, sent) in &self.sent {
-            switch |= last.is_some_and(|(_, before)| self.is_cut(before, sent));
+            switch |= last.is_some_and(|(_, it)| self.is_cut(it, sent) || it.leaps_to(sent));
             let missing = |arrived: &dyn Fn(&SeqNo) -> bool| {
                 last.is_some_and(|(before, _)| self.missing_between(before, *seq, arrived) > 0)
             };
