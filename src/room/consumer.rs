@@ -167,9 +167,11 @@ impl Consumer {
     }
 
     /// The stream is interrupted: its next packet will follow directly behind the last one, and video begins
-    /// again with a key frame.
+    /// again with a key frame, which is to be asked for anew: the one that was asked for may have come, or come to
+    /// nothing.
     pub(super) fn interrupt(&mut self) {
         self.cut = true;
+        self.asked = None;
         self.replay.stop();
         if let Layers::Chosen(chosen) = &mut self.layers {
             chosen.selector.set_target(None);

@@ -286,3 +286,24 @@ fn a_replay_leaps_from_within_a_picture_that_is_kept_no_more() {
     let view = world.peers[viewer].sinks[&ssrc].view.as_ref().expect("layered");
     assert_eq!(view.check(&world.arrivals).switches, 2, "it began, and leapt");
 }
+
+/// Who began from the history has its key frame. If it is interrupted before anything came live, it needs another.
+#[test]
+fn a_pause_during_a_replay_is_followed_by_a_request() {
+    let mut world = World::new(64, 1, Weather::CALM);
+    let publisher = world.join(0);
+    let camera = camera(&world);
+    let video = world.publish(publisher, vec![camera]);
+    world.run(ms(410));
+    let viewer = world.join(0);
+    let (_, ssrc) = world.consume(viewer, video);
+    world.run(ms(10));
+    let id = world.producers[video].id;
+    for paused in [true, false] {
+        world.command(0, Command::SetProducerPaused { id, paused });
+    }
+    world.run(SECOND);
+    let newest = world.peers[viewer].sinks[&ssrc].packets.values().last().expect("packets");
+    let captured = world.start + Duration::from_micros(newest.stamp.captured);
+    assert!(world.now - captured < ms(100), "{:?} behind", world.now - captured);
+}
