@@ -166,9 +166,8 @@ impl Consumer {
         }
     }
 
-    /// The stream is interrupted: its next packet will follow directly behind the last one, and video begins
-    /// again with a key frame, which is to be asked for anew: the one that was asked for may have come, or come to
-    /// nothing.
+    /// The stream is interrupted: its next packet will follow directly behind the last one, and video begins again with
+    /// a key frame. That is asked for anew: an earlier one may have come, or come to nothing.
     pub(super) fn interrupt(&mut self) {
         self.cut = true;
         self.asked = None;
@@ -205,9 +204,7 @@ impl Consumer {
             self.cut = true;
         }
         chosen.selector.set_target(layer);
-        if layer.is_none() {
-            self.cut = true;
-        }
+        self.cut |= layer.is_none();
         let seen = |layer: Layer| producer.seen_layer(layer.spatial, layer.temporal);
         let (present, layer) = (present.map(seen), layer.map(seen));
         let what = match (present, layer) {
