@@ -179,6 +179,7 @@ impl Engine {
         path.follow_sent_bytes(now);
         let mut is_video = false;
         let mut is_silent = true;
+        let mut has_newcomers = false;
         let mut requests: Vec<Request<'_, Ssrc>> = Vec::with_capacity(path.consumers.len());
         let mut keys = Vec::with_capacity(path.consumers.len());
         for &consumer_key in path.consumers.values() {
@@ -194,6 +195,7 @@ impl Engine {
             };
             is_video |= kind != Kind::Audio;
             is_silent &= kind == Kind::Audio || producer.is_at_rest(now);
+            has_newcomers |= producer.has_newcomers();
             requests.push(Request {
                 id: consumer.ssrc,
                 kind,
@@ -224,7 +226,8 @@ impl Engine {
         let is_full = line.estimator.queueing(now) >= FULL_QUEUE;
         (line.desired, line.granted) = (outcome.desired, outcome.granted);
         let is_calm = is_silent
-            || !(is_measured && is_new) && leave_no_choice(&requests, outcome.desired, available);
+            || !(is_measured && is_new || has_newcomers)
+                && leave_no_choice(&requests, outcome.desired, available);
         for (consumer, grant) in keys.into_iter().zip(outcome.grants) {
             let consumer = &mut consumers[consumer];
             consumer.aim(grant, &producers[consumer.producer], is_full, now);

@@ -75,6 +75,8 @@ pub(super) struct Producer {
     /// Of video.
     meters: Option<LayerMeters>,
     rates: Vec<LayerRate>,
+    /// An encoding is being sent that does not count yet.
+    has_newcomers: bool,
     measured_at: Option<Instant>,
     /// Keys of the consumers on this shard.
     pub(super) consumers: Vec<usize>,
@@ -172,6 +174,7 @@ impl Producer {
             cname: Box::default(),
             is_screen: spec.is_screen,
             has_news: false,
+            has_newcomers: false,
             meters: (spec.kind == MediaKind::Video).then(|| layer_meters(spec.encodings.len())),
             rates: Vec::new(),
             measured_at: None,
@@ -321,7 +324,9 @@ impl Producer {
             encoding.is_active(now) && now.saturating_duration_since(encoding.steady_since) < PROVEN
         };
         let is_proven = |encoding: &Encoding| encoding.is_active(now) && !is_new(encoding);
-        if !self.encodings.iter().any(is_proven) {
+        self.has_newcomers =
+            self.encodings.iter().any(is_new) && self.encodings.iter().any(is_proven);
+        if !self.has_newcomers {
             return;
         }
         for rate in &mut self.rates {
@@ -329,6 +334,11 @@ impl Producer {
                 rate.bits_per_second = 0;
             }
         }
+    }
+
+    /// Whether an encoding that has just begun is kept back: it may soon be all that there is.
+    pub(super) fn has_newcomers(&self) -> bool {
+        self.has_newcomers
     }
 
     /// What its layers cost, as of the last [`Self::measure_layers`]. Of an encoding that has just begun, layers

@@ -154,6 +154,26 @@ fn a_new_source_is_understood_from_its_first_packet_on() {
     }
 }
 
+/// What has just begun does not count as long as something proven is there. When that is not sent any more, the
+/// viewer is soon served, also where the line was shared out once a second since there was nothing to choose.
+#[test]
+fn a_newcomer_takes_over_soon_when_it_is_all_that_is_left() {
+    let shape = Shape { temporal: 1, ..simulcast(Format::Vp8) };
+    for phase in 0..5 {
+        let mut scene = Scene::new(shape, 2, Weather::CALM, Weather::CALM);
+        scene.world.peers[scene.publisher].sources[0].active = false;
+        scene.run(6000 + 200 * phase);
+        let now = scene.world.now;
+        let [lower, upper] = &mut scene.world.peers[scene.publisher].sources[..] else { panic!() };
+        (upper.active, lower.active) = (false, true);
+        (lower.next_frame, lower.wants_key_frame) = (now, true);
+        scene.run(1800);
+        let newest = scene.sink().view.as_ref().and_then(|view| view.newest()).expect("packets");
+        let age = scene.world.now - scene.world.start - Duration::from_micros(newest);
+        assert!(age < Duration::from_millis(100), "phase {phase}: {age:?} behind");
+    }
+}
+
 /// RFC 3550 §8.2: another SSRC is another stream, and late packets and retransmissions of the former one are
 /// not this one's.
 #[test]
