@@ -218,6 +218,8 @@ impl Engine {
     ) {
         let Some(&key) = self.producer_keys.get(&id) else { return };
         let was_paused = std::mem::replace(&mut self.producers[key].paused, paused);
+        // Its home hands over no more of what it has.
+        self.producers[key].is_handed = false;
         if paused {
             self.silence(now, key, out);
         } else if was_paused {

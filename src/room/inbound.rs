@@ -135,10 +135,12 @@ impl Engine {
             return None;
         };
         let packet = parcel.packet();
+        let producer = *self.producer_keys.get(&producer)?;
+        self.producers[producer].is_handed |= replayed;
         let arrival = Arrival {
             datagram: index,
             start: 0,
-            producer: *self.producer_keys.get(&producer)?,
+            producer,
             encoding,
             header: Header::parse(packet).ok()?,
             seq,

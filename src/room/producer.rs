@@ -82,6 +82,8 @@ pub(super) struct Producer {
     pub(super) consumers: Vec<usize>,
     /// Shards that have a replica.
     pub(super) borrowers: Vec<Borrower>,
+    /// Of a replica: its home is handing its history over, so that there is more of it to come.
+    pub(super) is_handed: bool,
     /// What the consumers on this shard want.
     pub(super) wants: Wants,
 }
@@ -174,6 +176,7 @@ impl Producer {
             cname: Box::default(),
             is_screen: spec.is_screen,
             has_news: false,
+            is_handed: false,
             has_newcomers: false,
             meters: (spec.kind == MediaKind::Video).then(|| layer_meters(spec.encodings.len())),
             rates: Vec::new(),

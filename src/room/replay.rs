@@ -301,6 +301,10 @@ impl Engine {
         if !consumer.flows(index) {
             return Progress::Lost;
         }
+        if producer.is_handed {
+            // The rest is not forwarded when it comes, so it has to be read here.
+            return Progress::More;
+        }
         consumer.end_replay();
         Progress::CaughtUp
     }
@@ -409,6 +413,7 @@ impl Engine {
         out: &mut impl Outbox,
     ) {
         let Some(&key) = self.producer_keys.get(&producer) else { return };
+        self.producers[key].is_handed = false;
         for consumer in self.producers[key].consumers.clone() {
             self.allot_and_ask(now, self.consumers[consumer].transport, out);
         }

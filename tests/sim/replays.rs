@@ -11,6 +11,9 @@ use crate::streams::{Encoder, Format, Shape};
 use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// Of encoders whose streams are checked frame by frame.
+const SHAPE: Shape = Shape { format: Format::H264, spatial: 1, temporal: 1, key_svc: false };
+
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -270,7 +273,6 @@ fn what_came_while_the_producer_paused_is_not_replayed() {
 /// it. Then the picture stays without its end: nobody decodes it, and a marker would make that happen.
 #[test]
 fn a_replay_leaps_from_within_a_picture_that_is_kept_no_more() {
-    const SHAPE: Shape = Shape { format: Format::H264, spatial: 1, temporal: 1, key_svc: false };
     let mut world = World::new(63, 1, Weather::CALM);
     let publisher = world.join(0);
     let mut camera = camera(&world);
@@ -306,4 +308,32 @@ fn a_pause_during_a_replay_is_followed_by_a_request() {
     let newest = world.peers[viewer].sinks[&ssrc].packets.values().last().expect("packets");
     let captured = world.start + Duration::from_micros(newest.stamp.captured);
     assert!(world.now - captured < ms(100), "{:?} behind", world.now - captured);
+}
+
+/// A viewer may begin before its shard has been handed all of the history: it reads on until the rest is there, which
+/// is not forwarded by itself.
+#[test]
+fn a_replay_waits_for_what_is_being_handed_over() {
+    let mut world = World::new(65, 2, Weather::CALM);
+    let publisher = world.join(0);
+    // The first portion that is handed over ends within the second encoding.
+    let encodings = [("r0", 2), ("r1", 8)].into_iter().zip(0..);
+    let sources = encodings.map(|((rid, packets), index)| {
+        let ssrc = 9000 + u32::from(index);
+        let mut source = Source::video(900, ssrc, "1", Some(rid), world.now);
+        source.encoder = Some(Encoder::new(SHAPE, index, 0, 0));
+        source.packets_per_frame = packets;
+        source
+    });
+    let sources = sources.collect();
+    let video = world.publish(publisher, sources);
+    world.run(ms(1200));
+    let viewer = world.join(1);
+    let (id, ssrc) = world.consume(viewer, video);
+    world.run(ms(2));
+    world.command(1, Command::SetPreferredLayers { id, spatial: 1, temporal: None });
+    world.run(SECOND);
+    let view = world.peers[viewer].sinks[&ssrc].view.as_ref().expect("layered");
+    let frames = view.check(&world.arrivals).frames;
+    assert!(frames[&(1, 0, 0)] > 60, "{frames:?} decoded of two seconds");
 }
