@@ -244,9 +244,10 @@ impl Session {
     }
 
     fn set_producer_paused(&mut self, camera: usize, paused: bool) {
-        self.cameras[camera].paused = paused;
+        let was_paused = std::mem::replace(&mut self.cameras[camera].paused, paused);
         let id = self.world.producers[self.cameras[camera].producer].id;
-        if paused {
+        // What comes during the pause is not even kept, though it may belong to a key frame that ends behind it.
+        if paused || was_paused {
             let watching = self.watching.iter().filter(|watching| watching.camera == camera);
             watching.for_each(|watching| self.world.note_cut(watching.id));
         }
