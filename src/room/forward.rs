@@ -1,5 +1,6 @@
 //! The forwarding loop: opened packets of one producer to each of its consumers.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::id::{Codec, Extension};
@@ -13,7 +14,7 @@ use crate::room::producer::Producer;
 use crate::room::replay;
 use crate::room::reports;
 use crate::room::spec::{Event, What, Why};
-use crate::room::timers::Timer;
+use crate::room::timers::{Timer, Timers};
 use crate::room::{Engine, Outbox};
 use crate::wire::dependency::with_active_targets;
 use crate::wire::extension::{AbsSendTime, Elements, MAX_ELEMENT_LEN};
@@ -182,8 +183,6 @@ impl Engine {
         }
         let has_news = producer.has_news;
         if has_news {
-            self.producers[producer_key].measure_layers(now);
-            self.producers[producer_key].has_news = false;
             self.allot_receivers(now, producer_key);
         }
         let producer = &self.producers[producer_key];
@@ -224,10 +223,7 @@ impl Engine {
                     self.counters.rtp_out += rest;
                 }
             }
-            if let Some(layers) = consumer.news(producer) {
-                self.events.push_back(Event::LayersChanged { id: consumer.id, layers });
-                reports::hasten(path, &mut self.timers, consumer.transport, now);
-            }
+            tell_layers(consumer, path, producer, (&mut self.events, &mut self.timers), now);
             let need =
                 consumer.new_need(now).or(early.filter(|_| consumer.needs_key_frame() == early));
             if let Some(encoding) = need.filter(|need| consumer.replay.encoding() != Some(*need)) {
@@ -321,6 +317,21 @@ pub(super) fn send(
     path.meters.rtp_sent.add(sealed, now);
     path.meters.sent.add(sealed, now);
     Ok(())
+}
+
+/// Tells which layers of `producer` a consumer is sent, if they have changed: control at once, and the receiver soon
+/// how their clock goes.
+pub(super) fn tell_layers(
+    consumer: &mut Consumer,
+    path: &mut Path,
+    producer: &Producer,
+    (events, timers): (&mut VecDeque<Event>, &mut Timers),
+    now: Instant,
+) {
+    if let Some(layers) = consumer.news(producer) {
+        events.push_back(Event::LayersChanged { id: consumer.id, layers });
+        reports::hasten(path, timers, consumer.transport, now);
+    }
 }
 
 /// What a packet leaves with, beside what it came with.

@@ -238,8 +238,10 @@ impl Engine {
         timers.schedule(Timer::Allot(key), wish.map_or(at, |wish| wish.min(at)));
     }
 
-    /// Shares out the lines of all of a producer's receivers: it sends something new.
+    /// Shares out the lines of all of a producer's receivers: it sends something new, which is measured at once.
     pub(super) fn allot_receivers(&mut self, now: Instant, producer: usize) {
+        self.producers[producer].measure_layers(now);
+        self.producers[producer].has_news = false;
         for index in 0..self.producers[producer].consumers.len() {
             let consumer = self.producers[producer].consumers[index];
             self.allot(now, self.consumers[consumer].transport);

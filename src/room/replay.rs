@@ -13,12 +13,10 @@ use crate::id::{ProducerId, ShardId};
 use crate::media::history::Limits;
 use crate::room::consumer::Consumer;
 use crate::room::counters::Counters;
-use crate::room::forward::{Opened, send};
+use crate::room::forward::{Opened, send, tell_layers};
 use crate::room::parcel::Note;
 use crate::room::paths::Path;
 use crate::room::producer::{Encoding, Producer};
-use crate::room::reports;
-use crate::room::spec::Event;
 use crate::room::timers::Timer;
 use crate::room::{Engine, Outbox};
 use crate::wire::seq::SeqNo;
@@ -294,10 +292,7 @@ impl Engine {
                 cursor.sent += bytes.len() as u32;
             }
         }
-        if let Some(layers) = consumer.news(producer) {
-            events.push_back(Event::LayersChanged { id: consumer.id, layers });
-            reports::hasten(path, timers, consumer.transport, now);
-        }
+        tell_layers(consumer, path, producer, (events, timers), now);
         if !consumer.flows(index) {
             return Progress::Lost;
         }

@@ -50,9 +50,9 @@ pub(super) enum Of {
     Room(RoomKey),
 }
 
-/// How long after its deadline a patient timer may run, so that one wake-up serves many and most need none of
-/// their own: video of 25 frames/s and more wakes a shard sooner. The shortest interval among them is 100 ms
-/// (feedback to publishers, which Chromium expects every 50 to 250 ms).
+/// How long after its grain ([`GRAIN_NANOS`]), which ends at its deadline or behind it, a patient timer may run: one
+/// wake-up serves many then, and most need none of their own, for video of 25 frames/s and more wakes a shard sooner. The
+/// shortest interval among them is 100 ms (feedback to publishers, which Chromium expects every 50 to 250 ms).
 const PATIENCE: Duration = Duration::from_millis(35);
 
 impl Timer {
@@ -180,8 +180,8 @@ impl Timers {
     }
 }
 
-/// Timers that come due in the same grain ([`GRAIN_NANOS`]) share a bucket. Ten thousand peers have forty thousand of them, too many
-/// to be kept in order in the cache.
+/// Timers that come due in the same grain ([`GRAIN_NANOS`]) share a bucket. Ten thousand peers have forty thousand of
+/// them, too many to be kept in order in the cache.
 #[derive(Default)]
 struct Buckets {
     /// What grains are counted from, in both directions.

@@ -4,7 +4,7 @@ use std::slice;
 
 use serde_json::{Value, json};
 
-use super::lab::{Client, Lab, OPUS, VP8, produce_request, text};
+use super::lab::{Lab, OPUS, VP8, produce_request, two};
 use super::rooms::ended;
 use crate::control::refusal::Refusal;
 use crate::control::requests::Named;
@@ -24,23 +24,10 @@ fn mute(lab: &mut Lab, producer: &str, muted: bool) -> Result<Value, Refusal> {
     lab.rooms.rest(Call::Mute(room(), Named(producer.parse().ok()), muted))
 }
 
-/// Ada, who sends sound, and Bob, who hears it.
-fn two(lab: &mut Lab) -> (Client, String, Client, String) {
-    let mut ada = lab.join("r", "ada");
-    let mut bob = lab.join("r", "bob");
-    let producer = lab.produce(&mut ada, OPUS);
-    lab.transport(&mut bob);
-    let consumer = text(&lab.consume(&mut bob, &producer)["id"]);
-    ada.news();
-    bob.news();
-    lab.forget_commands();
-    (ada, producer, bob, consumer)
-}
-
 #[test]
 fn a_muted_producer_stays_so_whatever_its_owner_asks() {
     let mut lab = Lab::new(1);
-    let (mut ada, producer, mut bob, consumer) = two(&mut lab);
+    let (mut ada, producer, mut bob, consumer) = two(&mut lab, OPUS);
     lab.ask(&mut bob, "muteProducer", of(&producer)).unwrap();
     assert_eq!(lab.commands(0), [format!("SetProducerPaused {producer} true")]);
     let muted = json!({ "producerId": producer, "peerId": "ada", "muted": true });
@@ -72,7 +59,7 @@ fn a_muted_producer_stays_so_whatever_its_owner_asks() {
 #[test]
 fn unmuting_resumes_what_its_owner_had_not_paused() {
     let mut lab = Lab::new(1);
-    let (mut ada, producer, mut bob, _) = two(&mut lab);
+    let (mut ada, producer, mut bob, _) = two(&mut lab, OPUS);
     mute(&mut lab, &producer, true).unwrap();
     let shown = lab.rooms.rest(Call::ShowPeer(room(), PeerId::new("ada").unwrap())).unwrap();
     let made = &shown["producers"][0];
@@ -91,7 +78,7 @@ fn unmuting_resumes_what_its_owner_had_not_paused() {
 #[test]
 fn a_new_producer_of_a_muted_source_begins_muted() {
     let mut lab = Lab::new(1);
-    let (mut ada, first, mut bob, _) = two(&mut lab);
+    let (mut ada, first, mut bob, _) = two(&mut lab, OPUS);
     mute(&mut lab, &first, true).unwrap();
     lab.ask(&mut ada, "closeProducer", of(&first)).unwrap();
     ada.news();
@@ -117,7 +104,7 @@ fn a_new_producer_of_a_muted_source_begins_muted() {
 #[test]
 fn a_removed_peer_is_told_why_and_its_connection_ends() {
     let mut lab = Lab::new(1);
-    let (mut ada, producer, mut bob, _) = two(&mut lab);
+    let (mut ada, producer, mut bob, _) = two(&mut lab, OPUS);
     lab.ask(&mut bob, "removePeer", json!({ "peerId": "ada" })).unwrap();
     let left = ("peerLeft", json!({ "peerId": "ada", "reason": "removed" }));
     assert_eq!(ada.news(), slice::from_ref(&left));
@@ -130,7 +117,7 @@ fn a_removed_peer_is_told_why_and_its_connection_ends() {
 #[test]
 fn rest_removes_shows_and_lists_peers() {
     let mut lab = Lab::new(1);
-    let (mut ada, ..) = two(&mut lab);
+    let (mut ada, ..) = two(&mut lab, OPUS);
     let listed = lab.rooms.rest(Call::ListPeers(room())).unwrap();
     let names: Vec<&Value> =
         listed["peers"].as_array().unwrap().iter().map(|peer| &peer["peerId"]).collect();
@@ -148,7 +135,7 @@ fn rest_removes_shows_and_lists_peers() {
 #[test]
 fn what_is_in_another_room_is_not_there() {
     let mut lab = Lab::new(1);
-    let (_ada, producer, ..) = two(&mut lab);
+    let (_ada, producer, ..) = two(&mut lab, OPUS);
     let mut eve = lab.join("s", "eve");
     assert_eq!(lab.refusal(&mut eve, "muteProducer", of(&producer)).status, 404);
     assert_eq!(lab.refusal(&mut eve, "removePeer", json!({ "peerId": "ada" })).status, 404);
@@ -161,7 +148,7 @@ fn what_is_in_another_room_is_not_there() {
 #[test]
 fn a_room_can_be_closed_from_within() {
     let mut lab = Lab::new(1);
-    let (mut ada, _, mut bob, _) = two(&mut lab);
+    let (mut ada, _, mut bob, _) = two(&mut lab, OPUS);
     lab.ask(&mut bob, "closeRoom", json!({})).unwrap_or_else(|refusal| panic!("{refusal}"));
     assert_eq!(ada.news().last(), Some(&("roomClosed", json!({ "roomId": "r" }))));
     assert_eq!(ended(&mut ada), None);
@@ -171,7 +158,7 @@ fn a_room_can_be_closed_from_within() {
 #[test]
 fn a_capped_room_lets_in_so_many_and_nobody_is_thrown_out() {
     let mut lab = Lab::new(1);
-    let (ada, _, mut bob, _) = two(&mut lab);
+    let (ada, _, mut bob, _) = two(&mut lab, OPUS);
     lab.ask(&mut bob, "setMaxPeers", json!({ "maxPeers": 1 })).unwrap();
     assert_eq!(lab.ask(&mut bob, "getRoom", json!({})).unwrap()["maxPeers"], 1);
     let mut cid = lab.connect();

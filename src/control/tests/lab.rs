@@ -186,9 +186,8 @@ impl Client {
     }
 }
 
-/// Ada sends on shard 0, Bob receives on shard 1: Ada, Bob, producer, consumer. Nobody has news.
-pub fn two_shards(sent: &str) -> (Lab, Client, Client, String, String) {
-    let mut lab = Lab::new(2);
+/// Ada, who sends, and what; Bob, who receives it, and as what. Nobody has news.
+pub fn two(lab: &mut Lab, sent: &str) -> (Client, String, Client, String) {
     let mut ada = lab.join("r", "ada");
     let mut bob = lab.join("r", "bob");
     let producer = lab.produce(&mut ada, sent);
@@ -197,6 +196,13 @@ pub fn two_shards(sent: &str) -> (Lab, Client, Client, String, String) {
     lab.forget_commands();
     ada.news();
     bob.news();
+    (ada, producer, bob, consumer)
+}
+
+/// Ada sends on shard 0, Bob receives on shard 1: Ada, Bob, producer, consumer. Nobody has news.
+pub fn two_shards(sent: &str) -> (Lab, Client, Client, String, String) {
+    let mut lab = Lab::new(2);
+    let (ada, producer, bob, consumer) = two(&mut lab, sent);
     (lab, ada, bob, producer, consumer)
 }
 
